@@ -1,0 +1,42 @@
+# `make test` is exactly what CI runs; `make demo` compiles and runs a model on this machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+NATIVE_FILES = $(shell find kernels runtime -type f \
+	\( -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) | sort)
+
+.PHONY: demo test lint types gpu-check clean
+.DEFAULT_GOAL := test
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python examples/demo.py
+
+test: lint types
+	$(BIN)/python -m pytest -n 2 --durations=15
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(if $(NATIVE_FILES),$(BIN)/clang-format --dry-run -Werror $(NATIVE_FILES))
+
+types: $(VENV)/test.stamp
+	$(BIN)/python tests/typecheck.py
+
+# On the GPU machine the packages are the system's own, and nothing is installed.
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m ramforge.runtime.gpu_check
+
+clean:
+	rm -rf $(VENV) .typecheck .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than pyproject.toml exactly when what that file asks for is installed.
+$(VENV)/base.stamp:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq --upgrade pip setuptools
+	touch $@
+
+$(VENV)/%.stamp: pyproject.toml | $(VENV)/base.stamp
+	$(BIN)/python -m pip install -qq -e '.[$*]'
+	touch $@

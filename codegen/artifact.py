@@ -1,0 +1,234 @@
+"""What a compilation leaves behind: ``out.cu``, ``out.safetensors`` and ``out.json``, or nothing at all.
+
+The three files are written under temporary names and renamed at the end, the source last: whoever sees the source
+sees all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import ramforge
+from ramforge.codegen import render as rendering
+from ramforge.codegen import weights as weights_file
+from ramforge.compiler.errors import ArtifactError
+from ramforge.compiler.pipeline import Program
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or an output of a compiled model."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Artifact:
+    """A compiled model on disk."""
+
+    source: Path
+    manifest: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        return self.source.with_name(self.manifest["weights"]["file"])
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        return _ports(self.manifest["inputs"])
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        return _ports(self.manifest["outputs"])
+
+    def text(self) -> str:
+        return self.source.read_text(encoding="utf-8")
+
+    def __fspath__(self) -> str:
+        return str(self.source)
+
+
+def _ports(rows: list[dict[str, Any]]) -> tuple[Port, ...]:
+    return tuple(Port(row["name"], row["dtype"], tuple(row["shape"])) for row in rows)
+
+
+def load(path: str | os.PathLike[str]) -> Artifact:
+    """Find an artefact by its ``.cu`` file or by the folder that holds it."""
+    source = Path(path)
+    if source.is_dir():
+        found = sorted(source.glob("*.cu"))
+        if len(found) != 1:
+            raise ArtifactError(
+                f"{source}: {len(found)} .cu files in this folder\n    fix: name the .cu file"
+            )
+        source = found[0]
+    manifest = source.with_suffix(".json")
+    if not source.is_file():
+        raise ArtifactError(
+            f"{source}: no such artefact\n    fix: make one with compile MODEL -o {source}"
+        )
+    try:
+        table = json.loads(manifest.read_text(encoding="utf-8"))
+        known = table["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{manifest}: the manifest beside {source.name} cannot be read ({error})\n"
+            f"    fix: keep {manifest.name} beside it, or compile the model again"
+        ) from None
+    if known != FORMAT:
+        raise ArtifactError(
+            f"{manifest}: format {known}, this ramforge reads {FORMAT}\n    fix: compile the model again"
+        )
+    artifact = Artifact(source, table)
+    if not artifact.weights.is_file():
+        raise ArtifactError(
+            f"{artifact.weights}: the weights file is missing\n    fix: keep it beside {source.name}"
+        )
+    return artifact
+
+
+def emit(program: Program, output: Path, options: dict[str, Any]) -> Artifact:
+    """Write the three files beside each other."""
+    names = rendering.Names(output.name, output.with_suffix(".safetensors").name)
+    memory = program.memory
+    weights = weights_file.gather(program.weights, memory.weight_offsets, memory.weight_bytes)
+    text = rendering.render(program, weights, names)
+    table = _manifest(program, weights, names, options)
+    manifest = rendering.manifest_text(table)
+    with _Folder(output) as folder:
+        folder.add(output.with_name(names.weights), lambda file: weights_file.write(weights, file))
+        folder.add(output.with_suffix(".json"), lambda file: _put(file, manifest))
+        folder.add(output, lambda file: _put(file, text))
+    return Artifact(output, table)
+
+
+def _put(file: IO[bytes], text: str) -> None:
+    file.write(text.encode("utf-8"))
+
+
+def check_writable(output: Path) -> None:
+    """Complain about the output path before any work is done."""
+    if output.suffix != ".cu":
+        raise ArtifactError(
+            f"{output}: the output has to end in .cu\n    fix: -o {output.with_suffix('.cu')}"
+        )
+    with _Folder(output):
+        pass
+
+
+class _Folder:
+    """A few files that all appear at the end, or not at all."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._pending: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> _Folder:
+        folder = self._output.parent
+        if self._output.is_dir():
+            raise ArtifactError(f"{self._output}: is a folder\n    fix: name a file in it")
+        if not folder.is_dir():
+            raise ArtifactError(f"{folder}: no such folder\n    fix: make it first")
+        if not os.access(folder, os.W_OK):
+            raise ArtifactError(f"{folder}: cannot be written to\n    fix: choose another -o path")
+        return self
+
+    def add(self, path: Path, write: Callable[[IO[bytes]], None]) -> None:
+        try:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            self._pending.append((Path(name), path))
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+            os.chmod(name, 0o666 & ~_umask())
+        except OSError as error:
+            raise ArtifactError(
+                f"{path}: cannot be written ({error.strerror})\n    fix: choose another -o path"
+            ) from None
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            for temporary, final in self._pending:
+                os.replace(temporary, final)
+            return
+        for temporary, _ in self._pending:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _manifest(
+    program: Program,
+    weights: weights_file.Weights,
+    names: rendering.Names,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    graph, plan, device = program.graph, program.plan, program.device
+    counters = max((launch.counters for launch in plan.launches), default=0)
+    return {
+        "format": FORMAT,
+        "ramforge": ramforge.__version__,
+        "model": graph.name,
+        "options": options,
+        "target": {
+            "name": device.target.name,
+            "architecture": device.target.architecture,
+            "veus": device.units,
+        },
+        "inputs": _port_rows(program, graph.inputs),
+        "outputs": _port_rows(program, graph.outputs),
+        "weights": {"file": names.weights, "bytes": weights.nbytes, "sha256": weights.digest},
+        "memory": {
+            "workspace_bytes": program.memory.workspace_bytes,
+            "peak_live_bytes": program.memory.peak_live_bytes,
+        },
+        "schedule": {
+            "policy": plan.policy,
+            "roperators": len(program.operators),
+            "rtasks": program.tasks,
+            "waves": plan.waves,
+            "launches": [
+                {
+                    "lanes": len(launch.lanes),
+                    "threads": launch.threads,
+                    "blocks_per_sm": launch.blocks_per_sm,
+                    "arena_bytes": launch.arena_bytes,
+                }
+                for launch in plan.launches
+            ],
+            "control_words": rendering.CONTROL_HEADER_WORDS + counters,
+        },
+        "roperators": [
+            {
+                "name": operator.name,
+                "nodes": list(operator.origin),
+                "body": operator.variant.body.name,
+                "tasks": operator.tasks,
+                "step": plan.steps[number],
+            }
+            for number, operator in enumerate(program.operators)
+        ],
+    }
+
+
+def _port_rows(program: Program, ports: tuple[str, ...]) -> list[dict[str, Any]]:
+    tensors = [program.graph.tensor(name) for name in ports]
+    return [
+        {"name": tensor.name, "dtype": tensor.dtype.label, "shape": list(tensor.shape)}
+        for tensor in tensors
+    ]

@@ -1,0 +1,222 @@
+"""From a program to the text of its one CUDA file. Pure: the same program gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+import ramforge
+from ramforge.codegen import tables
+from ramforge.codegen.weights import Weights
+from ramforge.compiler.ir import Graph
+from ramforge.compiler.pipeline import Program
+from ramforge.compiler.rprogram import Body
+
+_BEFORE_FAMILIES = (
+    "platform.cuh",
+    "sync.cuh",
+    "math.cuh",
+    "tile_simt.cuh",
+    "tile_host.cuh",
+    "program.cuh",
+)
+_COMMENT_WIDTH = 110
+CONTROL_HEADER_WORDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the files are called, without their folder."""
+
+    source: str
+    weights: str
+
+    @property
+    def stem(self) -> str:
+        return self.source.rsplit(".", 1)[0]
+
+
+def render(program: Program, weights: Weights, names: Names) -> str:
+    template = _environment().get_template("program.cu.j2")
+    return template.render(_context(program, weights, names))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    folder = resources.files("ramforge.codegen.templates")
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+def _context(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
+    bodies = _bodies(program)
+    numbers = {body["name"]: body["number"] for body in bodies}
+    operands, operators = _operand_rows(program, numbers)
+    entries, launches, _ = tables.table(program.plan, program.operators)
+    families = [_kernel(name) for name in program.libraries]
+    return {
+        **_header(program, weights, names),
+        **_ports(program.graph),
+        "constants": _constants(program, weights, names),
+        "library": [*(_library(name) for name in _BEFORE_FAMILIES), *families],
+        "bodies": bodies,
+        "operands": operands,
+        "operators": operators,
+        "entries": entries or ["{RF_SIGNAL, 0, 0, 0, 0, 0},"],
+        "launches": launches or ["{0, 0, 1},"],
+        "lanes": _library("lanes.cuh"),
+        "host": _host_parts(),
+    }
+
+
+def _host_parts() -> list[str]:
+    weights, host, cuda, main = (
+        _library(name) for name in ("weights.cuh", "run_host.cuh", "run_cuda.cuh", "main.cuh")
+    )
+    return [
+        f"#if !defined(RF_EMULATE)\n{weights}",
+        f"#if defined(__CUDACC__)\n{cuda}#else\n{host}#endif\n",
+        f"{main}#endif\n",
+    ]
+
+
+def _library(name: str) -> str:
+    return (resources.files("ramforge.kernels.lib") / name).read_text(encoding="utf-8")
+
+
+def _kernel(name: str) -> str:
+    return (resources.files("ramforge.kernels") / name).read_text(encoding="utf-8")
+
+
+def _header(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
+    plan, device = program.plan, program.device
+    tasks = sum(operator.tasks for operator in program.operators)
+    kilobytes = program.memory.workspace_bytes / 1024
+    return {
+        "title": f"{names.source}: made by ramforge {ramforge.__version__}. Do not edit.",
+        "model": tables.printable(program.graph.name),
+        "target": f"{device.target.name} ({device.target.description}): {device.units} vEUs, "
+        f"{device.target.sms} SMs x {device.blocks_per_sm}",
+        "schedule": f"{plan.policy}: {len(program.operators)} rOperators, {tasks} rTasks, "
+        f"{plan.waves} waves, {len(plan.launches)} launch(es)",
+        "memory": f"{kilobytes:.0f} KB workspace, {weights.nbytes / 1024:.0f} KB weights",
+        "inputs": [_port(program.graph, name) for name in program.graph.inputs] or ["none"],
+        "outputs": [_port(program.graph, name) for name in program.graph.outputs],
+        "weights": f"{names.weights} (sha256 {weights.digest[:16]}...)",
+        "architecture": "sm_90a" if device.target.is_host else device.target.architecture,
+        "file": names.source,
+        "stem": names.stem,
+        "weights_file": names.weights,
+    }
+
+
+def _port(graph: Graph, name: str) -> str:
+    tensor = graph.tensor(name)
+    shape = "x".join(map(str, tensor.shape)) or "scalar"
+    return f"{tables.printable(name)} {tensor.dtype.label} {shape}"
+
+
+def _constants(program: Program, weights: Weights, names: Names) -> list[str]:
+    graph, plan = program.graph, program.plan
+    lanes = max((len(launch.lanes) for launch in plan.launches), default=1)
+    counters = max((launch.counters for launch in plan.launches), default=0)
+    host_arena = max((op.variant.body.host_arena_bytes for op in program.operators), default=0)
+    values: dict[str, int | str] = {
+        "RF_MODEL": c_string(graph.name),
+        "RF_WEIGHTS_FILE": c_string(names.weights),
+        "RF_WEIGHTS_DIGEST": c_string(weights.digest),
+        "RF_INPUTS": len(graph.inputs),
+        "RF_OUTPUTS": len(graph.outputs),
+        "RF_SPACES": 2 + len(graph.inputs) + len(graph.outputs),
+        "RF_LANES": lanes,
+        "RF_LAUNCHES": max(1, len(plan.launches)),
+        "RF_BLOCKS_PER_SM": program.device.blocks_per_sm,
+        "RF_ARENA_BYTES": program.device.arena_bytes,
+        "RF_HOST_ARENA_BYTES": f"{host_arena}ull",
+        "RF_CONTROL_WORDS": CONTROL_HEADER_WORDS + counters,
+        "RF_WORKSPACE_BYTES": f"{program.memory.workspace_bytes}ull",
+        "RF_WEIGHT_BYTES": f"{weights.nbytes}ull",
+    }
+    return [f"{key} {value}" for key, value in values.items()]
+
+
+def _bodies(program: Program) -> list[dict[str, Any]]:
+    """Distinct bodies in the order of first use, each with the ONNX nodes that it serves."""
+    users: dict[str, list[str]] = {}
+    found: dict[str, Body] = {}
+    for operator in program.operators:
+        body = operator.variant.body
+        found.setdefault(body.name, body)
+        users.setdefault(body.name, []).append(" + ".join(map(tables.printable, operator.origin)))
+    return [
+        {
+            "number": number,
+            "name": name,
+            "summary": body.summary,
+            "text": "\n".join(f"    {line}" if line else "" for line in body.text.splitlines()),
+            "prefetch": body.prefetch,
+            "users": [_shortened(user) for user in users[name]],
+        }
+        for number, (name, body) in enumerate(found.items())
+    ]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _COMMENT_WIDTH else f"{text[: _COMMENT_WIDTH - 3]}..."
+
+
+def _operand_rows(program: Program, bodies: dict[str, int]) -> tuple[list[str], list[str]]:
+    operands: list[str] = []
+    operators: list[str] = []
+    for operator in program.operators:
+        variant = operator.variant
+        name = tables.printable(operator.name)
+        operators.append(f"{{{bodies[variant.body.name]}, {len(operands)}}},  // {name}")
+        for operand in variant.operands:
+            place = program.memory.places[operand]
+            assert place.offset % 16 == 0
+            operands.append(
+                f"{{{place.space}, {place.offset // 16}u}},  // {tables.printable(operand)}"
+            )
+    return operands or ["{0, 0u},"], operators or ["{0, 0},"]
+
+
+def _ports(graph: Graph) -> dict[str, str]:
+    tensors = [graph.tensor(name) for name in (*graph.inputs, *graph.outputs)]
+    kinds = [f"{tensor.dtype.label}[{'x'.join(map(str, tensor.shape))}]" for tensor in tensors]
+    return {
+        "port_names": _joined([c_string(tensor.name) for tensor in tensors]),
+        "port_types": _joined([c_string(kind) for kind in kinds]),
+        "port_bytes": _joined([f"{tensor.nbytes}ull" for tensor in tensors]),
+    }
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return ", ".join(parts)
+
+
+def c_string(text: str) -> str:
+    """A C string literal; anything beyond plain ASCII as octal escapes, which end by themselves."""
+    encoded = text.encode("utf-8", "surrogateescape")
+    plain = "".join(
+        chr(byte) if re.match(r"[ -~]", chr(byte)) and chr(byte) not in '"\\?' else f"\\{byte:03o}"
+        for byte in encoded
+    )
+    return f'"{plain}"'
+
+
+def manifest_text(table: dict[str, Any]) -> str:
+    return json.dumps(table, indent=2) + "\n"

@@ -1,0 +1,91 @@
+"""The schedule as rows of text: neighbouring lanes that do the same on neighbouring tasks are one row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ramforge.compiler.rprogram import Launch, Plan, Prefetch, ROperator, Run, Signal, Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One rf_entry: ``lanes`` lanes from ``lane`` on."""
+
+    rank: int
+    kind: str
+    lane: int
+    lanes: int
+    what: int
+    first: int
+    count: int
+
+    def joins(self, other: Row) -> bool:
+        """Whether ``other`` continues this row with the next lane."""
+        same = (self.rank, self.kind, self.what, self.count) == (
+            other.rank,
+            other.kind,
+            other.what,
+            other.count,
+        )
+        return same and (
+            other.lane == self.lane + self.lanes
+            and other.first == self.first + self.lanes * self.step
+        )
+
+    @property
+    def step(self) -> int:
+        """How far the first task moves from one lane to the next."""
+        return self.count
+
+
+def rows(launch: Launch) -> list[Row]:
+    """The rows of a launch in topological order."""
+    single = sorted(_single_rows(launch), key=lambda row: (row.rank, row.lane))
+    joined: list[Row] = []
+    for row in single:
+        if joined and joined[-1].joins(row):
+            joined[-1] = replace(joined[-1], lanes=joined[-1].lanes + 1)
+        else:
+            joined.append(row)
+    return joined
+
+
+def _single_rows(launch: Launch) -> Iterator[Row]:
+    for lane, entries in enumerate(launch.lanes):
+        for entry in entries:
+            if isinstance(entry, Run | Prefetch):
+                kind = "RF_RUN" if isinstance(entry, Run) else "RF_PREFETCH"
+                yield Row(entry.rank, kind, lane, 1, entry.operator, entry.first, entry.count)
+            elif isinstance(entry, Wait):
+                yield Row(entry.rank, "RF_WAIT", lane, 1, entry.counter, entry.full, 0)
+            else:
+                assert isinstance(entry, Signal)
+                yield Row(entry.rank, "RF_SIGNAL", lane, 1, entry.counter, 0, 0)
+
+
+def table(plan: Plan, operators: Sequence[ROperator]) -> tuple[list[str], list[str], int]:
+    """The texts of rf_entries and rf_launches, and the number of entries."""
+    texts: list[str] = []
+    launches: list[str] = []
+    end = 0
+    for launch in plan.launches:
+        found = rows(launch)
+        for row in found:
+            numbers = f"{row.lane}, {row.lanes}, {row.what}, {row.first}, {row.count}"
+            texts.append(f"{{{row.kind}, {numbers}}},{_comment(row, operators)}")
+        launches.append(f"{{{end}, {end + len(found)}, {len(launch.lanes)}}},")
+        end += len(found)
+    return texts, launches, end
+
+
+def _comment(row: Row, operators: Sequence[ROperator]) -> str:
+    if row.kind == "RF_RUN":
+        name = printable(operators[row.what].name)
+        return f"  // {row.lanes * row.count} of {operators[row.what].tasks} tasks of {name}"
+    return ""
+
+
+def printable(name: str) -> str:
+    """A name that is safe in a C comment: one line, and no backslash that would join the next."""
+    return "".join(c if c.isprintable() and c not in "\\?" else "_" for c in name)

@@ -1,0 +1,261 @@
+"""Proofs: that a graph is well formed, and that a Plan is safe whatever the vEUs' relative speed.
+
+``check_plan`` knows nothing of policies. It replays the lanes with vector clocks: entry A happens before entry B if
+B's lane has waited, directly or through others, for a signal that came after A. Then every read must come after its
+write, and whatever shares memory must be over before it is overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ramforge.compiler.device import VDevice
+from ramforge.compiler.errors import RamforgeError
+from ramforge.compiler.expressions.regions import Boxes, Ints
+from ramforge.compiler.ir import Graph
+from ramforge.compiler.memory import WORKSPACE, Memory
+from ramforge.compiler.rprogram import Launch, Plan, ROperator, Run, Signal, Wait
+
+
+class BrokenInvariant(RamforgeError):
+    """The compiler made something that is not right: a bug of ours, never of the model."""
+
+
+def check_graph(graph: Graph, after: str) -> None:
+    """Names, order and shapes of a graph."""
+    known = {*graph.inputs, *graph.constants}
+    for name in (*graph.inputs, *graph.outputs, *graph.constants):
+        _require(name in graph.tensors, after, f"tensor {name!r} is not described")
+    for node in graph.nodes:
+        for name in node.inputs:
+            _require(not name or name in known, after, f"{node.name!r} reads {name!r} too early")
+        for name in node.outputs:
+            _require(name not in known, after, f"{node.name!r} makes {name!r} a second time")
+            _require(not name or name in graph.tensors, after, f"{name!r} is not described")
+            known.add(name)
+        _check_computation(graph, node, after)
+    missing = [name for name in graph.outputs if name not in known]
+    _require(not missing, after, f"outputs {missing} are never made")
+    for name, value in graph.constants.items():
+        tensor = graph.tensor(name)
+        _require(value.shape == tensor.shape, after, f"constant {name!r} has another shape")
+
+
+def _check_computation(graph: Graph, node: object, after: str) -> None:
+    from ramforge.compiler.expressions.computation import computation_of
+    from ramforge.compiler.ir import Node
+
+    assert isinstance(node, Node)
+    if "computation" not in node.attrs:
+        return
+    computation = computation_of(node)
+    output = graph.tensor(node.outputs[0])
+    _require(computation.shape == output.shape, after, f"{node.name!r} computes another shape")
+    _require(computation.dtype is output.dtype, after, f"{node.name!r} computes another type")
+    for load in computation.loads():
+        tensor = graph.tensor(node.inputs[load.slot])
+        same = load.shape == tensor.shape and load.dtype is tensor.dtype
+        _require(same, after, f"{node.name!r} reads {tensor.name!r} as something else")
+
+
+def _require(condition: bool, where: str, message: str) -> None:
+    if not condition:
+        raise BrokenInvariant(f"after {where}: {message}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """All runs of one rOperator: where they stand, what they cover, and what happened before each."""
+
+    launch: Ints
+    lane: Ints
+    position: Ints
+    first: Ints
+    count: Ints
+    clock: Ints  # (runs, lanes): how many entries of each lane are over
+
+    def before(self, later: Runs) -> np.ndarray:  # type: ignore[type-arg]
+        """A matrix (runs of self, runs of later): whether the one is over when the other starts."""
+        waited = later.clock[:, self.lane].T > self.position[:, None]
+        same_launch = self.launch[:, None] == later.launch[None, :]
+        return np.where(same_launch, waited, self.launch[:, None] < later.launch[None, :])
+
+    def all_before(self, later: Runs) -> bool:
+        if self.launch.max() < later.launch.min():
+            return True
+        return bool(self.before(later).all())
+
+
+def check_plan(
+    operators: Sequence[ROperator],
+    plan: Plan,
+    device: VDevice,
+    memory: Memory,
+    graph: Graph,
+) -> None:
+    """Raise ``BrokenInvariant`` unless the plan is complete, free of deadlock and free of races."""
+    for number, launch in enumerate(plan.launches):
+        _check_residency(number, launch, device)
+    runs = _replay(operators, plan)
+    _check_every_task_once(operators, runs)
+    _check_reads(operators, runs)
+    _check_reuse(operators, runs, memory, graph)
+
+
+def _check_residency(number: int, launch: Launch, device: VDevice) -> None:
+    where = f"launch {number}"
+    _require(
+        len(launch.lanes) <= device.target.sms * launch.blocks_per_sm,
+        where,
+        f"{len(launch.lanes)} lanes cannot all be resident on {device.target.name}",
+    )
+    if device.target.is_host:
+        return
+    shared = launch.blocks_per_sm * (launch.arena_bytes + 1024)
+    fits = shared <= device.target.shared_bytes_per_sm
+    threads = launch.blocks_per_sm * launch.threads <= device.target.threads_per_sm
+    _require(fits and threads, where, "the blocks of one SM do not fit on it")
+
+
+def _replay(operators: Sequence[ROperator], plan: Plan) -> list[Runs]:
+    """Run all lanes as far as they go; the clocks of every run."""
+    found: list[list[tuple[int, int, int, int, int, Ints]]] = [[] for _ in operators]
+    lanes = max(len(launch.lanes) for launch in plan.launches) if plan.launches else 1
+    for number, launch in enumerate(plan.launches):
+        _replay_launch(number, launch, lanes, found)
+    return [_as_runs(rows, lanes) for rows in found]
+
+
+def _replay_launch(
+    number: int,
+    launch: Launch,
+    lanes: int,
+    found: list[list[tuple[int, int, int, int, int, Ints]]],
+) -> None:
+    full = np.zeros(launch.counters, dtype=np.int64)
+    for lane in launch.lanes:
+        for entry in lane:
+            if isinstance(entry, Signal):
+                full[entry.counter] += 1
+    done = np.zeros(launch.counters, dtype=np.int64)
+    published = np.zeros((launch.counters, lanes), dtype=np.int64)
+    clocks = np.zeros((len(launch.lanes), lanes), dtype=np.int64)
+    positions = [0] * len(launch.lanes)
+    waiting = set(range(len(launch.lanes)))
+    while waiting:
+        moved = False
+        for lane_id in sorted(waiting):
+            entries = launch.lanes[lane_id]
+            clock = clocks[lane_id]
+            while positions[lane_id] < len(entries):
+                entry = entries[positions[lane_id]]
+                if isinstance(entry, Wait):
+                    whole = entry.full == full[entry.counter]
+                    _require(whole, f"launch {number}", f"counter {entry.counter} is awaited "
+                             f"at {entry.full} of {full[entry.counter]} signals")  # fmt: skip
+                    if done[entry.counter] < entry.full:
+                        break
+                    np.maximum(clock, published[entry.counter], out=clock)
+                elif isinstance(entry, Run):
+                    row = (number, lane_id, positions[lane_id], entry.first, entry.count)
+                    found[entry.operator].append((*row, clock.copy()))
+                positions[lane_id] += 1
+                clock[lane_id] = positions[lane_id]
+                if isinstance(entry, Signal):
+                    done[entry.counter] += 1
+                    np.maximum(published[entry.counter], clock, out=published[entry.counter])
+                moved = True
+            if positions[lane_id] == len(entries):
+                waiting.discard(lane_id)
+        _require(
+            moved or not waiting, f"launch {number}", f"lanes {sorted(waiting)[:8]} wait for ever"
+        )
+
+
+def _as_runs(rows: list[tuple[int, int, int, int, int, Ints]], lanes: int) -> Runs:
+    table = np.array([row[:5] for row in rows], dtype=np.int64).reshape(len(rows), 5)
+    clocks = np.array([row[5] for row in rows], dtype=np.int64).reshape(len(rows), lanes)
+    return Runs(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4], clocks)
+
+
+def _check_every_task_once(operators: Sequence[ROperator], runs: Sequence[Runs]) -> None:
+    for operator, own in zip(operators, runs, strict=True):
+        seen = np.zeros(operator.tasks + 1, dtype=np.int64)
+        inside = bool(((own.first >= 0) & (own.first + own.count <= operator.tasks)).all())
+        _require(inside, "scheduling", f"{operator.name!r} runs tasks it does not have")
+        np.add.at(seen, own.first, 1)
+        np.add.at(seen, own.first + own.count, -1)
+        once = bool((np.cumsum(seen)[:-1] == 1).all())
+        _require(once, "scheduling", f"{operator.name!r} does not run every task once")
+
+
+def _check_reads(operators: Sequence[ROperator], runs: Sequence[Runs]) -> None:
+    writer: dict[str, int] = {}
+    for number, operator in enumerate(operators):
+        for name, boxes in operator.variant.reads.items():
+            if name not in writer:
+                continue
+            source = writer[name]
+            made = operators[source].variant.writes[name]
+            if runs[source].all_before(runs[number]):
+                continue
+            touching = _overlap(_per_run(made, runs[source]), _per_run(boxes, runs[number]))
+            safe = runs[source].before(runs[number]) | ~touching
+            _require(
+                bool(safe.all()),
+                "scheduling",
+                f"{operator.name!r} may read {name!r} before {operators[source].name!r} wrote it",
+            )
+        for name in operator.variant.writes:
+            writer[name] = number
+
+
+def _per_run(boxes: Boxes, runs: Runs) -> Boxes:
+    """The box around all tasks of each run."""
+    order = np.argsort(runs.first)
+    cuts = runs.first[order]
+    start = np.minimum.reduceat(boxes.start, cuts, axis=0)
+    stop = np.maximum.reduceat(boxes.stop, cuts, axis=0)
+    back = np.argsort(order)
+    return Boxes(start[back], stop[back])
+
+
+def _overlap(a: Boxes, b: Boxes) -> np.ndarray:  # type: ignore[type-arg]
+    meet = (a.start[:, None, :] < b.stop[None, :, :]) & (b.start[None, :, :] < a.stop[:, None, :])
+    return np.asarray(meet.all(axis=2))
+
+
+def _check_reuse(
+    operators: Sequence[ROperator], runs: Sequence[Runs], memory: Memory, graph: Graph
+) -> None:
+    """Of two tensors that share bytes, all uses of the one come before the other is written."""
+    users: dict[str, list[int]] = {}
+    writers: dict[str, int] = {}
+    for number, operator in enumerate(operators):
+        for name in operator.variant.operands:
+            place = memory.places[name]
+            if place.space == WORKSPACE:
+                users.setdefault(name, []).append(number)
+        for name in operator.variant.writes:
+            writers.setdefault(name, number)
+    spans = sorted(
+        (memory.places[name].offset, memory.places[name].offset + graph.tensor(name).nbytes, name)
+        for name in users
+    )
+    known: dict[tuple[int, int], bool] = {}
+
+    def ordered(first: int, second: int) -> bool:
+        if (first, second) not in known:
+            known[first, second] = runs[first].all_before(runs[second])
+        return known[first, second]
+
+    for position, (_, end, name) in enumerate(spans):
+        for start, _, other in spans[position + 1 :]:
+            if start >= end:
+                break
+            one = all(ordered(user, writers[other]) for user in users[name])
+            two = one or all(ordered(user, writers[name]) for user in users[other])
+            _require(one or two, "planning memory", f"{name!r} and {other!r} share memory in use")

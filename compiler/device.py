@@ -1,0 +1,120 @@
+"""Targets and vDevices: what a device is to the compiler.
+
+A Target is a table read from ``targets/<name>.json``: a named device, not an architecture, because the number of SMs
+is an input of the schedule. A VDevice is the target seen through one launch configuration: its vEUs are SMs times the
+blocks that one SM holds at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from importlib import resources
+
+from ramforge.compiler.errors import CompileError
+
+DEFAULT_TARGET = "h200"
+HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A device: sizes, rates and the costs of synchronisation that the cost model starts from."""
+
+    name: str
+    description: str
+    architecture: str
+    sms: int
+    shared_bytes_per_sm: int
+    shared_bytes_per_block: int
+    registers_per_sm: int
+    threads_per_sm: int
+    clock_mhz: int
+    memory_gb_per_s: float
+    l2_bytes: int
+    fp32_flops_per_cycle_per_sm: int
+    launch_ns: int
+    barrier_ns: int
+    event_ns: int
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def is_host(self) -> bool:
+        return self.architecture == HOST
+
+
+@dataclass(frozen=True, slots=True)
+class VEU:
+    """A virtual execution unit: one resident thread block, bound to its SM."""
+
+    id: int
+    sm: int
+
+
+@dataclass(frozen=True, slots=True)
+class VDevice:
+    """A target with a launch configuration. These are inputs of emission, never read back from an assembler."""
+
+    target: Target
+    threads: int
+    blocks_per_sm: int
+    arena_bytes: int
+
+    @property
+    def units(self) -> int:
+        return self.target.sms * self.blocks_per_sm
+
+    @property
+    def veus(self) -> tuple[VEU, ...]:
+        return tuple(VEU(unit, unit % self.target.sms) for unit in range(self.units))
+
+    @property
+    def registers_per_thread(self) -> int:
+        """The cap that ``__launch_bounds__`` asks the assembler to keep."""
+        return min(
+            255, self.target.registers_per_sm // (self.threads * self.blocks_per_sm) // 8 * 8
+        )
+
+
+def vdevice(target: Target, arena_bytes: int) -> VDevice:
+    """The configuration for bodies that want this much arena: two blocks an SM where they fit."""
+    if target.is_host:
+        return VDevice(target, 1, 1, arena_bytes)
+    threads = 256
+    blocks = 2 if 2 * (arena_bytes + 1024) <= target.shared_bytes_per_sm else 1
+    return VDevice(target, threads, blocks, arena_bytes)
+
+
+@cache
+def targets() -> tuple[Target, ...]:
+    """Every target file, sorted by name."""
+    folder = resources.files("ramforge.compiler.targets")
+    known = {field.name for field in fields(Target)}
+    found = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".json"):
+            table = json.loads(entry.read_text(encoding="utf-8"))
+            assert set(table) <= known, f"{entry.name}: unknown keys {set(table) - known}"
+            table["aliases"] = tuple(table.get("aliases", ()))
+            found.append(Target(**table))
+    return tuple(found)
+
+
+def find_target(name: str) -> Target:
+    """The target of this name or alias; ``host:2`` pins the number of cores, ``host`` takes all."""
+    base, _, count = name.partition(":")
+    for target in targets():
+        if base in (target.name, *target.aliases):
+            break
+    else:
+        known = ", ".join(target.name for target in targets())
+        raise CompileError(f"unknown target {name!r}\n    fix: use one of {known}")
+    if count and not target.is_host:
+        raise CompileError(f"target {name!r}: only host takes a core count\n    fix: use {base}")
+    if target.is_host:
+        if count and not (count.isdigit() and int(count) > 0):
+            raise CompileError(f"target {name!r}: {count!r} is no core count\n    fix: use host:2")
+        return replace(target, sms=int(count) if count else os.cpu_count() or 1)
+    return target

@@ -1,0 +1,145 @@
+"""What a node computes, in full: an output index space, a value, a way to combine values, and what is done after.
+
+``output[axes] = finish(combine over the reduction of value)``. Without a reduction it is a map. Four kernel families
+carry these out (map, reduce, row, contract); which one fits is read off the computation, not the operator's name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ramforge.compiler.expressions import index as ix
+from ramforge.compiler.expressions import terms
+from ramforge.compiler.expressions.index import Index, Var
+from ramforge.compiler.expressions.terms import Expr
+from ramforge.compiler.ir import DType, Graph, Node, Tensor
+
+MAP = ""
+SUM, PRODUCT, MAXIMUM, MINIMUM = "sum", "product", "max", "min"
+SOFTMAX, LOG_SOFTMAX, NORMALIZE = "softmax", "log_softmax", "normalize"
+ROW_KINDS = (SOFTMAX, LOG_SOFTMAX, NORMALIZE)
+COMBINERS = (SUM, PRODUCT, MAXIMUM, MINIMUM)
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The axes of a matrix product: ``output[batch, rows, columns]``; the reduction is shared.
+
+    Any of the three may be several axes (a convolution's rows are batch, height and width). With ``groups``, the one
+    column axis falls into that many equal parts, each a product of its own.
+    """
+
+    batch: tuple[Var, ...]
+    rows: tuple[Var, ...]
+    columns: tuple[Var, ...]
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """One output, element by element.
+
+    A row kind (softmax, normalize) runs over ``reduction``, which are then axes of the output themselves; ``finish``
+    sees each element's own result. ``roles`` is there where value is a product of two loads.
+    """
+
+    axes: tuple[Var, ...]
+    value: Expr
+    kind: str = MAP
+    reduction: tuple[Var, ...] = ()
+    finish: Expr | None = None
+    roles: Roles | None = None
+    epsilon: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(axis.size for axis in self.axes)
+
+    @property
+    def is_map(self) -> bool:
+        return self.kind == MAP
+
+    @property
+    def is_row(self) -> bool:
+        return self.kind in ROW_KINDS
+
+    @property
+    def dtype(self) -> DType:
+        return self.result.dtype
+
+    @property
+    def result(self) -> Expr:
+        """What is stored, over axes and the hole."""
+        return self.finish if self.finish is not None else terms.hole(self.value.dtype)
+
+    @property
+    def reduction_size(self) -> int:
+        return math.prod(var.size for var in self.reduction)
+
+    def expressions(self) -> tuple[Expr, ...]:
+        return (self.value,) if self.finish is None else (self.value, self.finish)
+
+    def loads(self) -> tuple[terms.Load, ...]:
+        found = [node for expr in self.expressions() for node in terms.loads_of(expr)]
+        return tuple(dict.fromkeys(found))
+
+    def then(self, finish: Expr) -> Computation:
+        """The same with more done to each element; ``finish`` sees today's result as its hole."""
+        if self.is_map:
+            return replace(self, value=terms.rewrite(finish, filled=self.value))
+        return replace(self, finish=terms.rewrite(finish, filled=self.result))
+
+
+def computation_of(node: Node) -> Computation:
+    computation = node.attrs["computation"]
+    assert isinstance(computation, Computation)
+    return computation
+
+
+def output_axes(shape: tuple[int, ...]) -> tuple[Var, ...]:
+    """The variables i0, i1, ... of an output of this shape."""
+    return tuple(Var(f"i{axis}", size) for axis, size in enumerate(shape))
+
+
+def positions(axes: tuple[Var, ...]) -> tuple[Index, ...]:
+    return tuple(ix.of(axis) for axis in axes)
+
+
+def broadcast_load(slot: int, tensor: Tensor, axes: tuple[Index, ...]) -> Expr:
+    """The element of a tensor that NumPy's broadcasting puts at this output position."""
+    aligned = axes[len(axes) - len(tensor.shape) :]
+    index = tuple(
+        ix.constant(0) if size == 1 else position
+        for size, position in zip(tensor.shape, aligned, strict=True)
+    )
+    return terms.load(slot, index, tensor.shape, tensor.dtype)
+
+
+def computed(node: Node, graph: Graph, computation: Computation) -> Node:
+    """The node with its computation attached, and inputs that it does not read dropped."""
+    slots = sorted({load.slot for load in computation.loads()})
+    renumbered = {old: new for new, old in enumerate(slots)}
+    moved = renumber(computation, renumbered)
+    inputs = tuple(node.inputs[slot] for slot in slots)
+    return replace(node, inputs=inputs).with_attrs(computation=moved)
+
+
+def renumber(computation: Computation, slots: dict[int, int]) -> Computation:
+    """The same computation with its inputs in other slots."""
+
+    def move(load: terms.Load) -> Expr:
+        return terms.load(slots[load.slot], load.indices, load.shape, load.dtype, load.fill)
+
+    return rewritten(computation, move)
+
+
+def rewritten(computation: Computation, loads: object) -> Computation:
+    """The same computation with each load replaced."""
+    assert callable(loads)
+    finish = computation.finish
+    return replace(
+        computation,
+        value=terms.rewrite(computation.value, loads=loads),
+        finish=None if finish is None else terms.rewrite(finish, loads=loads),
+    )

@@ -1,0 +1,115 @@
+"""Run a computation with NumPy: the oracle of the code generators, and the engine of constant folding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ramforge.compiler.expressions import computation as comp
+from ramforge.compiler.expressions.computation import Computation
+from ramforge.compiler.expressions.functions import function
+from ramforge.compiler.expressions.index import Data, FloorDiv, Index, Var
+from ramforge.compiler.expressions.terms import Apply, Const, Expr, Hole, IndexValue, Load
+from ramforge.compiler.ir import Array
+
+Env = Mapping[Var, Array]
+
+_FOLDS = {comp.SUM: np.sum, comp.PRODUCT: np.prod, comp.MAXIMUM: np.max, comp.MINIMUM: np.min}
+
+
+def run(computation: Computation, inputs: Sequence[Array]) -> Array:
+    """The output array, in index order."""
+    row = computation.is_row
+    spaces = computation.axes if row else (*computation.axes, *computation.reduction)
+    grids = np.meshgrid(*(np.arange(var.size) for var in spaces), indexing="ij", sparse=True)
+    env: dict[Var, Array] = dict(zip(spaces, grids, strict=True))
+    full = tuple(var.size for var in spaces)
+    value = np.broadcast_to(_value(computation.value, env, inputs, None), full)
+    if row:
+        value = _row(computation, value)
+    elif not computation.is_map:
+        folded = tuple(range(len(computation.axes), len(spaces)))
+        value = (
+            _FOLDS[computation.kind](value, axis=folded, dtype=value.dtype)
+            if (computation.kind in (comp.SUM, comp.PRODUCT))
+            else _FOLDS[computation.kind](value, axis=folded)
+        )
+        for var in computation.reduction:
+            del env[var]
+        env = {var: grid.reshape(grid.shape[: len(computation.axes)]) for var, grid in env.items()}
+    result = _value(computation.result, env, inputs, value)
+    return np.ascontiguousarray(
+        np.broadcast_to(result, computation.shape), dtype=computation.dtype.numpy
+    ).reshape(computation.shape)
+
+
+def _row(computation: Computation, value: Array) -> Array:
+    axes = tuple(computation.axes.index(var) for var in computation.reduction)
+    if computation.kind == comp.NORMALIZE:
+        centred = value - value.mean(axis=axes, keepdims=True)
+        variance = np.square(centred).mean(axis=axes, keepdims=True)
+        return np.asarray(centred / np.sqrt(variance + computation.epsilon))
+    shifted = value - value.max(axis=axes, keepdims=True)
+    total = np.exp(shifted).sum(axis=axes, keepdims=True)
+    if computation.kind == comp.LOG_SOFTMAX:
+        return np.asarray(shifted - np.log(total))
+    return np.asarray(np.exp(shifted) / total)
+
+
+def _value(expr: Expr, env: Env, inputs: Sequence[Array], filled: Array | None) -> Array:
+    done: dict[int, Array] = {}
+    for node in expr.walk():
+        done[id(node)] = _node(node, env, inputs, filled, done)
+    return done[id(expr)]
+
+
+def _node(
+    node: Expr, env: Env, inputs: Sequence[Array], filled: Array | None, done: dict[int, Array]
+) -> Array:
+    if isinstance(node, Const):
+        return np.asarray(node.value, dtype=node.dtype.numpy)
+    if isinstance(node, Hole):
+        assert filled is not None
+        return filled
+    if isinstance(node, IndexValue):
+        return _index(node.indices[0], env, done)
+    if isinstance(node, Load):
+        return _load(node, env, inputs, done)
+    assert isinstance(node, Apply)
+    arguments = [done[id(arg)] for arg in node.args]
+    if node.name == "cast":
+        return arguments[0].astype(node.dtype.numpy)
+    with np.errstate(all="ignore"):
+        return np.asarray(function(node.name).numpy(*arguments)).astype(
+            node.dtype.numpy, copy=False
+        )
+
+
+def _load(node: Load, env: Env, inputs: Sequence[Array], done: dict[int, Array]) -> Array:
+    source = inputs[node.slot].reshape(node.shape)
+    places = [_index(position, env, done) for position in node.indices]
+    if node.fill is None:
+        return np.asarray(source[tuple(places)])
+    outside = np.zeros((), dtype=bool)
+    clipped = []
+    for place, size in zip(places, node.shape, strict=True):
+        outside = outside | (place < 0) | (place >= size)
+        clipped.append(np.clip(place, 0, max(size - 1, 0)))
+    found = source[tuple(clipped)]
+    return np.where(outside, np.asarray(node.fill, dtype=source.dtype), found)
+
+
+def _index(position: Index, env: Env, done: dict[int, Array]) -> Array:
+    result = np.asarray(position.const, dtype=np.int64)
+    for atom, coefficient in position.terms:
+        if isinstance(atom, Var):
+            part = env[atom]
+        elif isinstance(atom, Data):
+            part = done[id(atom.expr)].astype(np.int64)
+        elif isinstance(atom, FloorDiv):
+            part = _index(atom.operand, env, done) // atom.divisor
+        else:
+            part = _index(atom.operand, env, done) % atom.divisor
+        result = result + part * coefficient
+    return result

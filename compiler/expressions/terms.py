@@ -1,0 +1,289 @@
+"""The expression IR: one scalar value for each position of an output.
+
+Expressions are interned, so equal ones are the same object and a shared part is shared however the expression was
+built. ``Load`` reads an input of the node at a computed index; ``fill`` is what lies outside of that input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, cast
+from weakref import WeakValueDictionary
+
+from ramforge.compiler.expressions import index as ix
+from ramforge.compiler.expressions.functions import function
+from ramforge.compiler.expressions.index import Data, Index, Var
+from ramforge.compiler.ir import DType
+
+Scalar = float | int | bool
+
+
+class Expr:
+    """Base of all expressions. Never made directly: use the functions of this module."""
+
+    __slots__ = ("__weakref__", "_key", "args", "dtype", "parts")
+    _interned: ClassVar[WeakValueDictionary[object, Expr]] = WeakValueDictionary()
+
+    args: tuple[Expr, ...]
+    dtype: DType
+    parts: tuple[object, ...]
+    _key: str
+
+    @property
+    def key(self) -> str:
+        """A stable text of the expression, for sorting."""
+        if not self._key:
+            inner = ",".join(arg.key for arg in self.args)
+            self._key = f"{type(self).__name__}{_parts_key(self.parts)}[{inner}]"
+        return self._key
+
+    def walk(self) -> Iterator[Expr]:
+        """Every distinct expression in here, arguments before their users, indices included."""
+        seen: set[int] = set()
+        stack: list[tuple[Expr, bool]] = [(self, False)]
+        while stack:
+            expr, ready = stack.pop()
+            if id(expr) in seen:
+                continue
+            if ready:
+                seen.add(id(expr))
+                yield expr
+                continue
+            stack.append((expr, True))
+            stack.extend((inner, False) for inner in (*expr.args, *_index_data(expr)))
+
+    def variables(self) -> set[Var]:
+        found: set[Var] = set()
+        for expr in self.walk():
+            for position in expr.indices:
+                found.update(ix.variables(position))
+        return found
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return ()
+
+
+def _parts_key(parts: tuple[object, ...]) -> str:
+    texts = []
+    for part in parts:
+        if isinstance(part, Index):
+            texts.append(part.key)
+        elif isinstance(part, tuple):
+            texts.append(_parts_key(part))
+        else:
+            texts.append(repr(part))
+    return f"({';'.join(texts)})"
+
+
+def _index_data(expr: Expr) -> list[Expr]:
+    return [inner for position in expr.indices for inner in _data_of(position)]
+
+
+def _data_of(position: Index) -> Iterator[Expr]:
+    for atom, _ in position.terms:
+        if isinstance(atom, Data):
+            yield atom.expr
+        elif not isinstance(atom, Var):
+            yield from _data_of(atom.operand)
+
+
+class Const(Expr):
+    """A literal."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Scalar:
+        return cast(Scalar, self.parts[0])
+
+
+class Load(Expr):
+    """The element of input ``slot`` at ``index``, or ``fill`` outside of it."""
+
+    __slots__ = ()
+
+    @property
+    def slot(self) -> int:
+        return cast(int, self.parts[0])
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return cast("tuple[Index, ...]", self.parts[1])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return cast("tuple[int, ...]", self.parts[2])
+
+    @property
+    def fill(self) -> Scalar | None:
+        return cast("Scalar | None", self.parts[3])
+
+    def loose_axes(self) -> tuple[int, ...]:
+        """The axes along which the index can leave the tensor."""
+        if self.fill is None:
+            return ()
+        spans = [ix.bounds(position) for position in self.indices]
+        return tuple(
+            axis for axis, (low, high) in enumerate(spans) if low < 0 or high >= self.shape[axis]
+        )
+
+
+class Apply(Expr):
+    """A scalar function of other expressions."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        return cast(str, self.parts[0])
+
+
+class IndexValue(Expr):
+    """An index as a value (int64)."""
+
+    __slots__ = ()
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return (cast(Index, self.parts[0]),)
+
+
+class Hole(Expr):
+    """The value a reduction or a row computed, in what is done with it afterwards."""
+
+    __slots__ = ()
+
+
+def _make(
+    kind: type[Expr], dtype: DType, parts: tuple[object, ...], args: tuple[Expr, ...] = ()
+) -> Expr:
+    # repr tells 0.0 from -0.0 and 1 from True, which compare equal
+    identity = (kind, dtype, parts, tuple(map(repr, parts)) if kind is Const else (), args)
+    found = Expr._interned.get(identity)
+    if found is None:
+        found = kind()
+        found.dtype, found.parts, found.args, found._key = dtype, parts, args, ""
+        Expr._interned[identity] = found
+    return found
+
+
+def const(value: Scalar, dtype: DType) -> Expr:
+    # repr(nan) is stable although nan != nan, so the text takes its place in the identity
+    return _make(Const, dtype, (dtype.numpy.type(value).item(),))
+
+
+def load(
+    slot: int,
+    index: tuple[Index, ...],
+    shape: tuple[int, ...],
+    dtype: DType,
+    fill: Scalar | None = None,
+) -> Load:
+    assert len(index) == len(shape), (index, shape)
+    return cast(Load, _make(Load, dtype, (slot, index, shape, fill)))
+
+
+def apply(name: str, *args: Expr) -> Expr:
+    """A function of the table; arguments must already have the types it wants."""
+    dtype = function(name).result(tuple(arg.dtype for arg in args))
+    return _make(Apply, dtype, (name,), args)
+
+
+def cast_to(expr: Expr, dtype: DType) -> Expr:
+    return expr if expr.dtype is dtype else _make(Apply, dtype, ("cast",), (expr,))
+
+
+def index_value(position: Index) -> Expr:
+    if position.is_const:
+        return const(position.const, DType.INT64)
+    return _make(IndexValue, DType.INT64, (position,))
+
+
+def hole(dtype: DType) -> Expr:
+    return _make(Hole, dtype, ())
+
+
+def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
+    if isinstance(condition, Const):
+        return yes if condition.value else no
+    return apply("where", condition, yes, no)
+
+
+def inside(position: Index, low: int, high: int) -> Expr:
+    """Whether ``low <= position < high``; a literal where the ranges decide it."""
+    first, last = ix.bounds(position)
+    checks: list[Expr] = []
+    if first >= high or last < low:
+        return const(False, DType.BOOL)
+    if first < low:
+        checks.append(apply("less_equal", const(low, DType.INT64), index_value(position)))
+    if last >= high:
+        checks.append(apply("less", index_value(position), const(high, DType.INT64)))
+    return conjunction(checks)
+
+
+def conjunction(checks: list[Expr]) -> Expr:
+    """All of these; true if there are none, false if one is literally false."""
+    kept = [check for check in checks if not isinstance(check, Const) or not check.value]
+    for check in kept:
+        if isinstance(check, Const):
+            return check
+    if not kept:
+        return const(True, DType.BOOL)
+    result = kept[0]
+    for check in kept[1:]:
+        result = apply("and", result, check)
+    return result
+
+
+def rewrite(
+    expr: Expr,
+    variables: Mapping[Var, Index] | None = None,
+    loads: Callable[[Load], Expr] | None = None,
+    filled: Expr | None = None,
+) -> Expr:
+    """Put indices in the place of variables, expressions in the place of loads and of the hole.
+
+    ``loads`` sees each load after its index was rewritten.
+    """
+    places = variables or {}
+    done: dict[int, Expr] = {}
+
+    def change(atom: Var | Data) -> Index:
+        if isinstance(atom, Var):
+            return places.get(atom, ix.of(atom))
+        inner = visit(atom.expr)
+        if isinstance(inner, IndexValue):
+            return inner.indices[0]
+        if isinstance(inner, Const):
+            return ix.constant(int(inner.value))
+        return ix.of(Data(inner, atom.size))
+
+    def visit(node: Expr) -> Expr:
+        if id(node) not in done:
+            done[id(node)] = rebuild(node)
+        return done[id(node)]
+
+    def rebuild(node: Expr) -> Expr:
+        if isinstance(node, Load):
+            moved = tuple(ix.rewrite(position, change) for position in node.indices)
+            again = load(node.slot, moved, node.shape, node.dtype, node.fill)
+            return loads(again) if loads else again
+        if isinstance(node, IndexValue):
+            return index_value(ix.rewrite(node.indices[0], change))
+        if isinstance(node, Hole):
+            return filled if filled is not None else node
+        if not node.args:
+            return node
+        arguments = tuple(visit(arg) for arg in node.args)
+        if cast(Apply, node).name == "where":
+            return select(*arguments)
+        return _make(type(node), node.dtype, node.parts, arguments)
+
+    return visit(expr)
+
+
+def loads_of(expr: Expr) -> tuple[Load, ...]:
+    """Every distinct load, in the order of first use."""
+    return tuple(node for node in expr.walk() if isinstance(node, Load))

@@ -1,0 +1,190 @@
+"""Brings every model to one opset, so that the rest knows one form of each operator.
+
+Input: a checked SlimModel, output: one whose default domain is at opset TARGET_OPSET or newer.
+Models that are newer already stay as they are: what changed since then added attributes and types,
+no other form. 21 is also what the oldest onnx that we allow knows, so the result does not depend on
+the installed one.
+
+onnx's converter does the work. Two of its upgrades change what a model computes (seen with onnx
+1.23), so they are done here: Hardmax before 13 (flattens to 2-D), and Resize and Upsample before 11
+(asymmetric, rounding down).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import checker, helper, inliner, version_converter
+from ramforge.compiler.errors import InvalidModel, UnsupportedModel
+from ramforge.compiler.frontend import problems
+from ramforge.compiler.frontend.origins import adopt
+from ramforge.compiler.frontend.slim import (
+    SlimModel,
+    copy_with_nodes,
+    first_line,
+    lift_constant_nodes,
+    tensor_names,
+    unique_name,
+)
+
+OLDEST_OPSET = 9
+TARGET_OPSET = 21
+UNKNOWN_DOMAIN = "ramforge.unknown"
+
+
+def check(slim: SlimModel) -> SlimModel:
+    """Refuse what is not a valid model; operators unknown to ONNX are set aside."""
+    newest = onnx.defs.onnx_opset_version()
+    if not slim.opset and all(node.domain for node in slim.proto.graph.node):
+        # Only operators of other domains: each becomes a problem of its own.
+        slim.proto.opset_import.append(helper.make_opsetid("", TARGET_OPSET))
+    if not slim.opset:
+        _invalid(
+            slim,
+            "the opset of the default domain (ai.onnx) is not imported",
+            "export the model again with onnx.helper.make_model",
+        )
+    if slim.opset < OLDEST_OPSET:
+        _invalid(
+            slim,
+            f"opset {slim.opset} is older than {OLDEST_OPSET}, the oldest supported",
+            f"export the model with opset {TARGET_OPSET}, or upgrade it with "
+            f"onnx.version_converter.convert_version(model, {TARGET_OPSET})",
+        )
+    if slim.opset > newest:
+        _invalid(
+            slim,
+            f"opset {slim.opset} is newer than {newest}, the last that onnx "
+            f"{onnx.__version__} knows",
+            f"pip install --upgrade onnx, or export the model with opset {TARGET_OPSET}",
+        )
+    slim = _set_aside_unknown(slim)
+    checked = copy_with_nodes(slim.proto, slim.proto.graph.node)
+    for value in checked.graph.output:
+        if not value.type.WhichOneof("value"):
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for value in (*checked.graph.input, *checked.graph.output):
+        if value.type.HasField("tensor_type"):
+            # The checker wants a shape; a missing one is reported later, with the other problems.
+            value.type.tensor_type.shape.SetInParent()
+    try:
+        checker.check_model(checked)
+    except (checker.ValidationError, ValueError, RuntimeError) as error:
+        _invalid(slim, _checker_message(error), "export the model again; onnx.checker refuses it")
+    return slim
+
+
+def convert(slim: SlimModel) -> SlimModel:
+    """Expand the model's own functions and convert the rest to the current opset."""
+    slim = _inline_local_functions(slim)
+    opset = slim.opset
+    if opset >= TARGET_OPSET:
+        return slim
+    if opset < 13:
+        slim = _flatten_hardmax(slim)
+    resized = {
+        node.output[0] for node in slim.proto.graph.node if node.op_type in ("Upsample", "Resize")
+    }
+    try:
+        converted = version_converter.convert_version(slim.proto, TARGET_OPSET)
+    except Exception as error:  # the converter raises errors of many kinds, none with a common base
+        problem = problems.failed_conversion(opset, TARGET_OPSET, first_line(error))
+        raise UnsupportedModel(slim.name, (problem,)) from error
+    if opset < 11:
+        _keep_old_resize(converted, resized)
+    return lift_constant_nodes(adopt(slim, converted))
+
+
+def _invalid(slim: SlimModel, reason: str, fix: str) -> None:
+    raise InvalidModel(f"{slim.name}: {reason}\n    fix: {fix}")
+
+
+def _checker_message(error: BaseException) -> str:
+    """The checker's complaint on one line: some span several before their context."""
+    lines = []
+    for line in str(error).splitlines():
+        if line.startswith("==>"):
+            break
+        if line.strip():
+            lines.append(line.strip())
+    context = [
+        line.split("==> Context:")[1].strip()
+        for line in str(error).splitlines()
+        if "==> Context:" in line
+    ]
+    return " ".join([*lines, *(f"({text})" for text in context[:1])])[:500]
+
+
+def _set_aside_unknown(slim: SlimModel) -> SlimModel:
+    """Move operators without a schema to a domain that checker and converter leave alone."""
+    local = {(function.domain, function.name) for function in slim.proto.functions}
+    unknown = {
+        node.name
+        for node in slim.proto.graph.node
+        if node.domain in ("", "ai.onnx")
+        and (node.domain, node.op_type) not in local
+        and not onnx.defs.has(node.op_type, slim.opset, "")
+    }
+    imported = {entry.domain for entry in slim.proto.opset_import}
+    domains = {node.domain for node in slim.proto.graph.node if node.domain not in ("", "ai.onnx")}
+    missing = domains - imported
+    if not unknown and not missing:
+        return slim
+    proto = copy_with_nodes(slim.proto, slim.proto.graph.node)
+    for node in proto.graph.node:
+        if node.name in unknown:
+            node.domain = UNKNOWN_DOMAIN
+    for domain in sorted({*missing, UNKNOWN_DOMAIN}):
+        proto.opset_import.append(helper.make_opsetid(domain, 1))
+    return slim.with_proto(proto)
+
+
+def _inline_local_functions(slim: SlimModel) -> SlimModel:
+    if not slim.proto.functions:
+        return slim
+    try:
+        inlined = inliner.inline_local_functions(slim.proto, convert_version=True)
+    except Exception as error:  # as above: the C++ code has no common base for its errors
+        _invalid(
+            slim,
+            f"its functions cannot be expanded: {first_line(error)}",
+            "export the model without functions (torch: inline the exported program)",
+        )
+    return lift_constant_nodes(adopt(slim, inlined))
+
+
+def _flatten_hardmax(slim: SlimModel) -> SlimModel:
+    """Hardmax over all axes from ``axis`` on, which is what it meant before opset 13."""
+    if not any(node.op_type == "Hardmax" for node in slim.proto.graph.node):
+        return slim
+    taken = tensor_names(slim.proto)
+    nodes = [
+        new
+        for node in slim.proto.graph.node
+        for new in (_flat_hardmax(node, taken) if node.op_type == "Hardmax" else (node,))
+    ]
+    return adopt(slim, copy_with_nodes(slim.proto, nodes))
+
+
+def _flat_hardmax(node: onnx.NodeProto, taken: set[str]) -> Iterator[onnx.NodeProto]:
+    source, output = node.input[0], node.output[0]
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+    shape, flat, result = (
+        unique_name(f"{output}_{part}", taken) for part in ("shape", "flat", "2d")
+    )
+    yield helper.make_node("Shape", [source], [shape])
+    yield helper.make_node("Flatten", [source], [flat], axis=axis)
+    yield helper.make_node("Hardmax", [flat], [result], name=node.name, axis=1)
+    yield helper.make_node("Reshape", [result, shape], [output])
+
+
+def _keep_old_resize(proto: onnx.ModelProto, outputs: set[str]) -> None:
+    for node in proto.graph.node:
+        if node.op_type == "Resize" and node.output[0] in outputs:
+            node.attribute.extend(
+                [
+                    helper.make_attribute("coordinate_transformation_mode", "asymmetric"),
+                    helper.make_attribute("nearest_mode", "floor"),
+                ]
+            )

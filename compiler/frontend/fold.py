@@ -1,0 +1,232 @@
+"""Infers shapes and computes what is known, until nothing changes.
+
+Input: a SlimModel, output: the same model with types of all tensors that can be known, where chains
+such as Shape - Gather - Concat - Reshape have become constants, and an If whose condition is known
+has become the branch it takes.
+
+The values come from onnx.reference, one node at a time: importing onnxscript's optimizer alone
+takes longer than a whole import here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, shape_inference
+from ramforge.compiler.frontend.origins import adopt
+from ramforge.compiler.frontend.slim import (
+    SlimModel,
+    copy_with_nodes,
+    dtype_of,
+    lift_constant_nodes,
+    with_constants,
+)
+from ramforge.compiler.ir import Array, DType
+
+FOLD_BYTES = 1 << 16
+# Random operators, and quantisation, whose pairs the passes want to see.
+_NEVER = frozenset(
+    (
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Bernoulli",
+        "Multinomial",
+        "Dropout",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+    )
+)
+# Their result may be large although their inputs are small: folded once its size is known.
+_GROWING = frozenset(
+    ("Expand", "Tile", "ConstantOfShape", "Range", "Pad", "Resize", "OneHot", "EyeLike", "Upsample")
+)
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """A model with inferred types, and what inference had to say against it."""
+
+    model: SlimModel
+    complaint: str
+
+
+def infer(slim: SlimModel) -> Inferred:
+    """One run of onnx's shape inference; errors do not stop it."""
+    proto = copy_with_nodes(slim.proto, slim.proto.graph.node)
+    types = {value.name: value.type for value in proto.graph.input}
+    for tensor in proto.graph.initializer:
+        types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+    for value in proto.graph.output:
+        if value.name in types:
+            value.type.CopyFrom(types[value.name])
+            continue
+        # What the exporter wrote may be for other sizes; inference finds the true ones.
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    try:
+        inferred = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+        return Inferred(slim.with_proto(inferred), "")
+    except Exception as error:  # C++ errors without a common base; the message is kept
+        complaint = str(error)
+    try:
+        inferred = shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception:  # then there are no types, and the complaint says why
+        inferred = proto
+    return Inferred(slim.with_proto(inferred), complaint)
+
+
+def infer_and_fold(slim: SlimModel) -> Inferred:
+    """Infer and fold in turns: each folded chain may give the next one its shape."""
+    while True:
+        inferred = infer(slim)
+        folded = fold(inferred.model)
+        if folded is inferred.model:
+            return inferred
+        slim = folded
+
+
+def _static_shape(known: onnx.TypeProto | None) -> Shape | None:
+    """The sizes that a type says, if it says all."""
+    if known is None or not known.HasField("tensor_type"):
+        return None
+    if not known.tensor_type.HasField("shape"):
+        return None
+    dims = known.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)
+
+
+def fold(slim: SlimModel) -> SlimModel:
+    """Replace nodes whose result is known; the same object when there is none."""
+    graph = slim.proto.graph
+    types = {value.name: value.type for value in (*graph.value_info, *graph.output, *graph.input)}
+    known = {name: array for name, array in slim.constants.items() if array.nbytes <= FOLD_BYTES}
+    found: dict[str, Array] = {}
+    kept: list[onnx.NodeProto] = []
+    branched = False
+    for node in slim.proto.graph.node:
+        results = _results(node, slim.proto, known, types)
+        if results is not None:
+            known.update(results)
+            found.update(results)
+            continue
+        branch = _taken_branch(node, known)
+        branched = branched or branch is not None
+        kept.extend([node] if branch is None else branch)
+    if not found and not branched:
+        return slim
+    proto = copy_with_nodes(slim.proto, kept)
+    if branched:
+        slim = lift_constant_nodes(adopt(slim, proto))
+        return with_constants(slim, found)
+    return with_constants(slim.with_proto(proto), found)
+
+
+def _results(
+    node: onnx.NodeProto,
+    proto: onnx.ModelProto,
+    known: Mapping[str, Array],
+    types: Mapping[str, onnx.TypeProto],
+) -> dict[str, Array] | None:
+    """The values of a node's outputs, None where they are not known."""
+    if node.domain not in ("", "ai.onnx") or node.op_type in _NEVER:
+        return None
+    if node.op_type in ("Shape", "Size"):
+        return _measure(node, known, types)
+    if any(name and name not in known for name in node.input):
+        return None
+    if any(
+        attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+        for attribute in node.attribute
+    ):
+        return None
+    for output in filter(None, node.output):
+        shape = _static_shape(types.get(output))
+        element_type = types[output].tensor_type.elem_type if output in types else 0
+        dtype = dtype_of(element_type)
+        if shape is not None and dtype:
+            if math.prod(shape) * dtype.itemsize > FOLD_BYTES:
+                return None
+        elif node.op_type in _GROWING or (element_type and dtype is None):
+            return None
+    return _evaluate(node, proto, known)
+
+
+def _measure(
+    node: onnx.NodeProto, known: Mapping[str, Array], types: Mapping[str, onnx.TypeProto]
+) -> dict[str, Array] | None:
+    name = node.input[0]
+    shape = known[name].shape if name in known else _static_shape(types.get(name))
+    if shape is None:
+        return None
+    if node.op_type == "Size":
+        return {node.output[0]: np.array(np.prod(shape, dtype=np.int64), np.int64)}
+    bounds = {attribute.name: attribute.i for attribute in node.attribute}
+    part = slice(bounds.get("start", 0), bounds.get("end", len(shape)))
+    return {node.output[0]: np.array(shape[part], np.int64)}
+
+
+def _evaluate(
+    node: onnx.NodeProto, proto: onnx.ModelProto, known: Mapping[str, Array]
+) -> dict[str, Array] | None:
+    from onnx.reference import ReferenceEvaluator  # many models have nothing to fold
+
+    inputs = {name: known[name] for name in dict.fromkeys(node.input) if name}
+    outputs = [name for name in node.output if name]
+    graph = helper.make_graph(
+        [node],
+        "one_node",
+        [
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for name, array in inputs.items()
+        ],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
+    )
+    model = helper.make_model(graph, opset_imports=proto.opset_import)
+    try:
+        with np.errstate(all="ignore"):
+            values = ReferenceEvaluator(model).run(None, inputs)
+    except Exception:  # the reference lacks some operators; then the node stays
+        return None
+    results = {}
+    for name, value in zip(outputs, values, strict=True):
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return None
+        try:
+            DType.of(value)
+        except (KeyError, TypeError):
+            return None
+        results[name] = np.asarray(value)
+    return results
+
+
+def _taken_branch(node: onnx.NodeProto, known: Mapping[str, Array]) -> list[onnx.NodeProto] | None:
+    """The nodes of the branch that an If with a known condition takes.
+
+    Names need no change: ONNX forbids a subgraph to repeat a name of the graph around it.
+    """
+    if node.op_type != "If" or node.domain not in ("", "ai.onnx") or node.input[0] not in known:
+        return None
+    wanted = "then_branch" if bool(known[node.input[0]].item()) else "else_branch"
+    branch = next(attribute.g for attribute in node.attribute if attribute.name == wanted)
+    nodes = [
+        helper.make_node("Constant", [], [tensor.name], value=tensor)
+        for tensor in branch.initializer
+    ]
+    nodes.extend(branch.node)
+    for output, value in zip(node.output, branch.output, strict=True):
+        if output:
+            nodes.append(helper.make_node("Identity", [value.name], [output]))
+    return nodes

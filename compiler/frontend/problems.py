@@ -1,0 +1,122 @@
+"""The wording of every problem that the front end can find in a model, in one place.
+
+Input: names and figures, output: errors.Problem. No decision is made here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import onnx
+from ramforge.compiler.errors import Problem
+from ramforge.compiler.frontend.slim import Origin
+
+_FIXED_SHAPES = (
+    "export the model with fixed shapes, or simplify it first (onnxsim model.onnx out.onnx)"
+)
+_INFERENCE_ERROR = re.compile(
+    r"\(op_type:(?P<op>\w+)(?:, node name: (?P<node>[^)]*))?\):? (?:\[\w+\] )?(?P<reason>[^\n]+)"
+)
+
+
+def unresolved_dimension(
+    name: str, rank: int, axis: int, symbol: str, shape: Sequence[str]
+) -> Problem:
+    """A dimension of an input that has no value."""
+    if symbol:
+        reason = f"axis {axis} is the dimension {symbol!r}, which has no value"
+        fix = f"--dim {symbol}=1"
+    else:
+        example = "x".join(text if text.isdigit() else "1" for text in shape)
+        reason = f"axis {axis} of {rank} has neither a size nor a name"
+        fix = f"--shapes {name}:{example}"
+    return Problem(f"input {name!r}", "", reason, fix)
+
+
+def unknown_rank(name: str) -> Problem:
+    """An input without any shape."""
+    return Problem(f"input {name!r}", "", "it has no shape", f"--shapes {name}:1x3x224x224")
+
+
+def not_a_tensor(name: str, kind: str) -> Problem:
+    """An input of sequence, optional, map or sparse type."""
+    reason = f"its type is {kind}, and only dense tensors are supported"
+    return Problem(f"input {name!r}", "", reason, "export the model with tensors as inputs")
+
+
+def element_type(what: str, name: str, label: str) -> Problem:
+    """A tensor that no kernel can hold."""
+    fix = "export the model in float32"
+    if label not in ("float16", "bfloat16"):
+        fix = f"export the model without {label} tensors, in float32"
+    return Problem(f"{what} {name!r}", "", f"element type {label} is not supported", fix)
+
+
+def produced_type(origin: Origin, operator: str, tensor: str, label: str) -> Problem:
+    """A node that makes a tensor of an unsupported type out of supported ones."""
+    reason = f"its output {tensor!r} has the unsupported type {label}"
+    return Problem(origin.node, operator, reason, "export the model in float32")
+
+
+def unsupported_operator(origin: Origin, operator: str) -> Problem:
+    """An operator of the default domain without an entry."""
+    reason = "the operator has no kernel"
+    if origin.operator != operator:
+        reason = f"{operator}, which {origin.operator} is made of, has no kernel"
+    return Problem(
+        origin.node,
+        operator,
+        reason,
+        "export the model without it, or add the operator (one entry in kernels/)",
+    )
+
+
+def unknown_operator(origin: Origin, operator: str, opset: int) -> Problem:
+    """An operator that the model's opset does not have."""
+    if onnx.defs.has(operator, ""):
+        reason = f"opset {opset} has no operator {operator}"
+        return Problem(origin.node, operator, reason, "export the model with a newer opset")
+    reason, fix = f"ONNX has no operator {operator}", "export the model without it"
+    return Problem(origin.node, operator, reason, fix)
+
+
+def foreign_domain(origin: Origin, operator: str, domain: str) -> Problem:
+    """An operator that is not one of ONNX."""
+    reason = f"operators of the domain {domain} are not supported"
+    return Problem(
+        origin.node, operator, reason, "export the model with operators of ONNX alone (ai.onnx)"
+    )
+
+
+def control_flow(origin: Origin, operator: str) -> Problem:
+    """A node with subgraphs."""
+    reason = "control flow (a node with subgraphs) is not supported"
+    fix = "export the model with the branch fixed or the loop unrolled"
+    return Problem(origin.node, operator, reason, fix)
+
+
+def unknown_shape(origin: Origin, operator: str, tensor: str, found: str) -> Problem:
+    """A tensor whose shape inference could not find."""
+    reason = f"the shape of its output {tensor!r} depends on run-time values (found {found})"
+    return Problem(origin.node, operator, reason, _FIXED_SHAPES)
+
+
+def failed_conversion(opset: int, target: int, detail: str) -> Problem:
+    """The version converter gave up."""
+    reason = f"opset {opset} cannot be converted to {target}: {detail}"
+    return Problem("model", "", reason, f"export the model with opset {target} or newer")
+
+
+def inference_errors(message: str, origin_of: dict[str, Origin]) -> tuple[Problem, ...]:
+    """What onnx's shape inference complains about, a row for each node."""
+    fix = "check the model and the shapes given for its inputs, then export it again"
+    found: dict[str, Problem] = {}
+    for match in _INFERENCE_ERROR.finditer(message):
+        origin = origin_of.get(match["node"] or "", Origin(match["node"] or "model", match["op"]))
+        reason = re.sub(r"^\s*\[\w+\]\s*", "", match["reason"]).strip()
+        found.setdefault(origin.node, Problem(origin.node, match["op"], reason, fix))
+    if not found:
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        return (Problem("model", "", lines[0] if lines else "shape inference failed", fix),)
+    return tuple(found.values())

@@ -1,0 +1,54 @@
+"""From graph to rOperators: for each node the family that fits, its variants, and the one that is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ramforge.compiler import registry
+from ramforge.compiler.cost.analytic import AnalyticCost, variant_ns
+from ramforge.compiler.device import Target, VDevice, vdevice
+from ramforge.compiler.errors import CompileError
+from ramforge.compiler.ir import Graph
+from ramforge.compiler.rprogram import ROperator, Variant
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lowered:
+    """The rOperators of a graph in topological order, and the device they are meant for."""
+
+    operators: tuple[ROperator, ...]
+    device: VDevice
+    libraries: tuple[str, ...]
+
+
+def lower(graph: Graph, target: Target) -> Lowered:
+    cost = AnalyticCost()
+    operators: list[ROperator] = []
+    libraries: list[str] = []
+    for node in graph.nodes:
+        if graph.tensor(node.outputs[0]).size == 0:
+            continue  # nothing to compute
+        family = registry.family_of(node, graph)
+        variants = family.variants(node, graph, target)
+        assert variants, f"family {family.name} has no variant for {node.name!r}"
+        chosen = min(variants, key=lambda variant: _time(variant, target, cost))
+        operators.append(ROperator(node.name, node.op, node.origin, chosen))
+        if family.library and family.library not in libraries:
+            libraries.append(family.library)
+    device = vdevice(target, _largest_arena(operators, target))
+    return Lowered(tuple(operators), device, tuple(sorted(libraries)))
+
+
+def _time(variant: Variant, target: Target, cost: AnalyticCost) -> float:
+    return variant_ns(cost, variant, vdevice(target, variant.body.arena_bytes))
+
+
+def _largest_arena(operators: list[ROperator], target: Target) -> int:
+    largest = max((op.variant.body.arena_bytes for op in operators), default=0)
+    if not target.is_host and largest > target.shared_bytes_per_block:
+        worst = max(operators, key=lambda op: op.variant.body.arena_bytes)
+        raise CompileError(
+            f"{worst.name!r} needs {largest} bytes of shared memory a block, {target.name} has "
+            f"{target.shared_bytes_per_block}\n    fix: choose a larger --target"
+        )
+    return -(-largest // 128) * 128

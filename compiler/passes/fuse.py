@@ -1,0 +1,213 @@
+"""Vertical fusion: put maps into the nodes around them, so that fewer tensors and fewer dependency levels remain.
+
+Two moves, both plain substitution of expressions. ``inline_maps`` replaces the load of a map's output by the map's
+own value at that position. ``absorb_finishes`` appends a map to the product, reduction or row whose output it reads
+element by element. A move is taken only if the node can still be carried out by as good a kernel family as before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ramforge.compiler import registry
+from ramforge.compiler.expressions import computation as comp
+from ramforge.compiler.expressions import index as ix
+from ramforge.compiler.expressions import terms
+from ramforge.compiler.expressions.computation import Computation, computation_of
+from ramforge.compiler.expressions.functions import function
+from ramforge.compiler.expressions.terms import Apply, Expr, Load
+from ramforge.compiler.ir import Graph, Node
+
+# Work per element up to which a row, which reads its input three times, may recompute it
+CHEAP_FOR_A_ROW = 24
+MOST_INPUTS = 24
+
+
+def inline_maps(graph: Graph) -> Graph:
+    """Inline every map that is only a load, and every other map that has one reader of each element."""
+    nodes = {node.outputs[0]: node for node in graph.nodes}
+    readers = {name: len(users) for name, users in graph.consumers().items()}
+    changed = False
+    for node in graph.nodes:
+        current = nodes[node.outputs[0]]
+        for name in tuple(current.inputs):
+            producer = nodes.get(name)
+            if producer is None or not computation_of(producer).is_map:
+                continue
+            if not _may_inline(producer, current, readers[name], name in graph.outputs):
+                continue
+            merged = _inlined(current, producer)
+            if len(merged.inputs) <= MOST_INPUTS and _still_fits(merged, current, graph):
+                current, changed = merged, True
+        nodes[node.outputs[0]] = current
+    return graph.rebuilt(nodes[node.outputs[0]] for node in graph.nodes) if changed else graph
+
+
+def _may_inline(producer: Node, consumer: Node, readers: int, is_output: bool) -> bool:
+    made = computation_of(producer)
+    if isinstance(made.value, Load):
+        return True
+    if readers > 1 or is_output:
+        return False
+    used = computation_of(consumer)
+    if used.is_map:
+        return _reads_once(used, consumer.inputs.index(producer.outputs[0]), made)
+    if used.is_row:
+        return _work(made.value) <= CHEAP_FOR_A_ROW
+    return used.roles is None and _reads_once(
+        used, consumer.inputs.index(producer.outputs[0]), made
+    )
+
+
+def _reads_once(used: Computation, slot: int, made: Computation) -> bool:
+    """Whether the consumer evaluates the producer no more often than its own kernel would, or it is all cheap."""
+    loads = [load for load in used.loads() if load.slot == slot]
+    out = _evaluations(used) * len(loads)
+    produced = max(1, _evaluations(made))
+    return out <= produced or (used.is_map and _work(made.value) * out <= 4 * produced)
+
+
+def _evaluations(computation: Computation) -> int:
+    size = computation.reduction_size if not computation.is_row else 1
+    for axis in computation.axes:
+        size *= axis.size
+    return size
+
+
+def _work(value: Expr) -> int:
+    return sum(function(node.name).cost for node in value.walk() if isinstance(node, Apply))
+
+
+def _inlined(consumer: Node, producer: Node) -> Node:
+    """The consumer with the producer's value in the place of its loads."""
+    slot = consumer.inputs.index(producer.outputs[0])
+    made = computation_of(producer)
+    inputs = list(consumer.inputs)
+    places = {old: _slot_for(inputs, name) for old, name in enumerate(producer.inputs)}
+    value = comp.renumber(made, places).value
+
+    def change(load: Load) -> Expr:
+        if load.slot != slot:
+            return load
+        moved = terms.rewrite(value, dict(zip(made.axes, load.indices, strict=True)))
+        loose = load.loose_axes()
+        if not loose:
+            return moved
+        # outside of the map's output there is the fill, and nothing may be read from outside of its inputs
+        guard = terms.conjunction(
+            [terms.inside(load.indices[axis], 0, load.shape[axis]) for axis in loose]
+        )
+        assert load.fill is not None
+        if isinstance(moved, Load) and moved.fill is None and _same_bounds(moved, load):
+            return terms.load(moved.slot, moved.indices, moved.shape, moved.dtype, load.fill)
+        return terms.select(guard, _guarded(moved), terms.const(load.fill, load.dtype))
+
+    merged = comp.rewritten(computation_of(consumer), change)
+    return _with_computation(consumer, tuple(inputs), merged, producer)
+
+
+def _same_bounds(moved: Load, load: Load) -> bool:
+    """Whether leaving the one tensor is leaving the other: each loose axis went over as it is."""
+    loose = [load.indices[axis] for axis in load.loose_axes()]
+    sizes = [load.shape[axis] for axis in load.loose_axes()]
+    found = {(place.key, size) for place, size in zip(moved.indices, moved.shape, strict=True)}
+    others = [
+        axis
+        for axis, place in enumerate(moved.indices)
+        if place.key not in {index.key for index in loose}
+    ]
+    spans_inside = all(
+        0 <= ix.bounds(moved.indices[axis])[0]
+        and ix.bounds(moved.indices[axis])[1] < moved.shape[axis]
+        for axis in others
+    )
+    return spans_inside and all(
+        (place.key, size) in found for place, size in zip(loose, sizes, strict=True)
+    )
+
+
+def _guarded(value: Expr) -> Expr:
+    """Give loads that may now leave their tensor something to read instead."""
+
+    def change(load: Load) -> Expr:
+        if load.fill is not None:
+            return load
+        return terms.load(load.slot, load.indices, load.shape, load.dtype, fill=0)
+
+    return terms.rewrite(value, loads=change)
+
+
+def _slot_for(inputs: list[str], name: str) -> int:
+    if name not in inputs:
+        inputs.append(name)
+    return inputs.index(name)
+
+
+def _with_computation(
+    node: Node, inputs: tuple[str, ...], computation: Computation, other: Node
+) -> Node:
+    """The node with this computation, unused inputs dropped and both nodes' origins."""
+    slots = sorted({load.slot for load in computation.loads()})
+    moved = comp.renumber(computation, {old: new for new, old in enumerate(slots)})
+    origin = tuple(dict.fromkeys((*other.origin, *node.origin)))
+    kept = tuple(inputs[slot] for slot in slots)
+    return replace(node, inputs=kept, origin=origin).with_attrs(computation=moved)
+
+
+def _still_fits(merged: Node, before: Node, graph: Graph) -> bool:
+    return registry.family_of(merged, graph).rank <= registry.family_of(before, graph).rank
+
+
+def absorb_finishes(graph: Graph) -> Graph:
+    """Append each map to the node that made the tensor it reads, the latest one if there are several."""
+    order = {node.outputs[0]: number for number, node in enumerate(graph.nodes)}
+    nodes: dict[str, Node | None] = {node.outputs[0]: node for node in graph.nodes}
+    readers = graph.consumers()
+    changed = False
+    for node in graph.nodes:
+        current = nodes[node.outputs[0]]
+        if current is None or not computation_of(current).is_map:
+            continue
+        candidates = sorted(current.inputs, key=lambda name: -order.get(name, -1))
+        for name in candidates:
+            producer = nodes.get(name)
+            if producer is None or len(readers[name]) != 1 or name in graph.outputs:
+                continue
+            if _reads_element_by_element(current, producer):
+                nodes[node.outputs[0]] = _finished(producer, current)
+                nodes[name] = None
+                changed = True
+                break
+    if not changed:
+        return graph
+    kept = (nodes[node.outputs[0]] for node in graph.nodes)
+    return graph.rebuilt(node for node in kept if node is not None)
+
+
+def _reads_element_by_element(reader: Node, producer: Node) -> bool:
+    made, used = computation_of(producer), computation_of(reader)
+    if made.is_map or made.shape != used.shape:
+        return False
+    slot = reader.inputs.index(producer.outputs[0])
+    here = comp.positions(used.axes)
+    return all(
+        load.indices == here and not load.loose_axes() for load in used.loads() if load.slot == slot
+    )
+
+
+def _finished(producer: Node, reader: Node) -> Node:
+    """The producer with the reader's value as its finish; it stands where the reader stood."""
+    made, used = computation_of(producer), computation_of(reader)
+    slot = reader.inputs.index(producer.outputs[0])
+    inputs = list(producer.inputs)
+    places = {old: _slot_for(inputs, name) for old, name in enumerate(reader.inputs) if old != slot}
+    axes = dict(zip(used.axes, comp.positions(made.axes), strict=True))
+
+    def change(load: Load) -> Expr:
+        if load.slot == slot:
+            return terms.hole(load.dtype)
+        return terms.load(places[load.slot], load.indices, load.shape, load.dtype, load.fill)
+
+    finish = terms.rewrite(used.value, axes, change)
+    merged = replace(producer, outputs=reader.outputs)
+    return _with_computation(merged, tuple(inputs), made.then(finish), reader)

@@ -1,0 +1,94 @@
+"""The table of operators: everything the compiler knows about an operator, declared in one place.
+
+Each module of ``ramforge.kernels`` adds its entries when it is imported; nothing else in the compiler asks for an
+operator by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ramforge.compiler.device import Target
+    from ramforge.compiler.ir import Graph, Node
+    from ramforge.compiler.rprogram import Variant
+
+Express = Callable[["Node", "Graph"], "tuple[Node, ...]"]
+Refusal = Callable[["Node", "Graph"], "tuple[str, str] | None"]
+
+
+def _never(node: Node, graph: Graph) -> tuple[str, str] | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """An ONNX operator.
+
+    ``express`` rewrites a node into single-output nodes that carry a computation; ``refuse`` gives (reason, fix) for a
+    node this entry cannot do.
+    """
+
+    name: str
+    express: Express
+    refuse: Refusal = _never
+
+
+_OPERATORS: dict[str, Operator] = {}
+
+
+def register(operator: Operator) -> Operator:
+    """Add an operator; a second entry of the same name is a mistake."""
+    if operator.name in _OPERATORS:
+        raise ValueError(f"operator {operator.name} is registered twice")
+    _OPERATORS[operator.name] = operator
+    return operator
+
+
+def find(name: str) -> Operator | None:
+    """The entry of an operator, or None."""
+    return _OPERATORS.get(name)
+
+
+def names() -> tuple[str, ...]:
+    """Every operator, sorted."""
+    return tuple(sorted(_OPERATORS))
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kernel family: the kinds of computation it carries out, as C++ in ``library`` and as variants for a node.
+
+    Families are asked in the order of ``rank``; the first that ``fits`` a node carries it out.
+    """
+
+    name: str
+    rank: int
+    library: str
+    fits: Callable[[Node, Graph], bool]
+    variants: Callable[[Node, Graph, Target], tuple[Variant, ...]]
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register_family(family: Family) -> Family:
+    if family.name in _FAMILIES:
+        raise ValueError(f"kernel family {family.name} is registered twice")
+    _FAMILIES[family.name] = family
+    return family
+
+
+def families() -> tuple[Family, ...]:
+    """Every family, the most special first."""
+    return tuple(sorted(_FAMILIES.values(), key=lambda family: family.rank))
+
+
+def family_of(node: Node, graph: Graph) -> Family:
+    """The family that carries out a node."""
+    for family in families():
+        if family.fits(node, graph):
+            return family
+    raise AssertionError(f"no kernel family fits {node.op} {node.name!r}")

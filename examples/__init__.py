@@ -1,0 +1,1 @@
+"""Runnable programs, and the networks that we measure."""

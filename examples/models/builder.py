@@ -1,0 +1,96 @@
+"""A small builder of ONNX models with seeded weights, so that each network reads like its paper.
+
+Weights are scaled so that activations keep about the size of the input through any depth: a wrong
+stride, axis or missing bias then shows in the output, and nothing overflows or dies out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+_IR_VERSION = 8
+
+Dimension = int | str
+Attribute = int | float | str | Sequence[int]
+
+
+class Builder:
+    """Collects nodes and weights; values are handled by their ONNX names."""
+
+    def __init__(self, name: str, seed: int = 0) -> None:
+        self._name = name
+        self._random = np.random.default_rng(seed)
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+
+    def input(self, name: str, shape: Sequence[Dimension], dtype: int = TensorProto.FLOAT) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+        return name
+
+    def constant(self, name: str, value: NDArray[Any] | Sequence[int] | float) -> str:
+        """A known value; plain integers become int64 as shapes want it, a plain float float32."""
+        array = np.asarray(value, dtype=np.float32 if isinstance(value, float) else None)
+        self._constants[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def weight(self, name: str, shape: Sequence[int], fan_in: int, gain: float = 1.0) -> str:
+        """Normal weights; a gain of sqrt(2) keeps the size of what passes a ReLU."""
+        values = self._random.standard_normal(tuple(shape)) * gain / np.sqrt(fan_in)
+        return self.constant(name, values.astype(np.float32))
+
+    def bias(self, name: str, size: int) -> str:
+        return self.constant(name, self._random.normal(0, 0.2, size).astype(np.float32))
+
+    def spread(self, name: str, size: int, low: float, high: float) -> str:
+        """Values between two bounds, for scales and variances."""
+        return self.constant(name, self._random.uniform(low, high, size).astype(np.float32))
+
+    def node(
+        self, op: str, inputs: Sequence[str], name: str, output: str = "", **attributes: Attribute
+    ) -> str:
+        """Add a node with one output, which is named after it unless ``output`` says otherwise."""
+        return self.nodes(op, inputs, name, (output or f"{name}_output_0",), **attributes)[0]
+
+    def nodes(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        name: str,
+        outputs: Sequence[str],
+        **attributes: Attribute,
+    ) -> tuple[str, ...]:
+        """Add a node with several outputs."""
+        node = helper.make_node(op, inputs, outputs, name=name)
+        for key, value in sorted(attributes.items()):
+            node.attribute.append(helper.make_attribute(key, value))
+        self._nodes.append(node)
+        return tuple(outputs)
+
+    def finish(self, outputs: Sequence[str]) -> onnx.ModelProto:
+        """The checked model; its outputs' shapes are inferred."""
+        graph = helper.make_graph(
+            self._nodes,
+            self._name,
+            self._inputs,
+            [helper.make_empty_tensor_value_info(name) for name in outputs],
+            list(self._constants.values()),
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="ramforge-examples",
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=_IR_VERSION,
+        )
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        del model.graph.output[:]
+        model.graph.output.extend(inferred.graph.output)
+        onnx.checker.check_model(model, full_check=True)
+        return model

@@ -1,0 +1,334 @@
+"""The contract family: tiles of a matrix product. MatMul, Gemm and every convolution with real channels.
+
+A convolution is a product whose rows of A are runs of input channels: one run for each position of the kernel window.
+Constant operands are packed into panels when the model is compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from ramforge.compiler.device import Target
+from ramforge.compiler.expressions import computation as comp
+from ramforge.compiler.expressions import index as ix
+from ramforge.compiler.expressions import interpret, terms
+from ramforge.compiler.expressions.computation import Computation, Roles, computation_of
+from ramforge.compiler.expressions.index import Index, Var
+from ramforge.compiler.expressions.terms import Apply, Load
+from ramforge.compiler.expressions.text import Writer
+from ramforge.compiler.ir import Array, DType, Graph, Node
+from ramforge.compiler.registry import Family, register_family
+from ramforge.compiler.rprogram import Body, TaskCost, Variant
+from ramforge.kernels import space
+
+PANEL = 32
+DEPTH = 16
+TILES = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (16, 32))
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A computation taken apart into what the tile loop needs."""
+
+    placed: space.Placed
+    a: Load
+    b: Load
+    batch: tuple[Var, ...]
+    rows: tuple[Var, ...]
+    columns: tuple[Var, ...]
+    segments: tuple[Var, ...]
+    run: tuple[Var, ...]
+    step: int
+
+    @property
+    def m(self) -> int:
+        return space.size_of(self.rows)
+
+    @property
+    def n(self) -> int:
+        return space.size_of(self.columns)
+
+    @property
+    def k(self) -> int:
+        return space.size_of((*self.segments, *self.run))
+
+    @property
+    def batches(self) -> int:
+        return space.size_of(self.batch)
+
+
+def fits(node: Node, graph: Graph) -> bool:
+    return _take_apart(node, graph) is not None
+
+
+def variants(node: Node, graph: Graph, target: Target) -> tuple[Variant, ...]:
+    product = _take_apart(node, graph)
+    assert product is not None
+    tiles = [tile for tile in TILES if _is_sensible(tile, product)]
+    return tuple(_variant(node, graph, product, tile) for tile in tiles)
+
+
+def _take_apart(node: Node, graph: Graph) -> Product | None:
+    return _split(space.place(node, graph, computation_of(node)))
+
+
+def _split(placed: space.Placed) -> Product | None:
+    computation = placed.computation
+    loads = product_loads(computation)
+    if loads is None or computation.roles is None:
+        return None
+    if computation.reduction_size == 0:
+        return None
+    placed, roles = _without_groups(placed, computation.roles)
+    merged: dict[str, tuple[Var, ...]] = {}
+    for name, axes in (("b", roles.batch), ("m", roles.rows), ("n", roles.columns)):
+        placed, merged[name] = space.merge(placed, _ordered(placed, axes), name)
+    folded = tuple(var for var in computation.reduction if var.size != 1)
+    placed, folded = space.merge(placed, folded, "k")
+    again = product_loads(placed.computation)
+    assert again is not None
+    a, b = again
+    offset = ix.flatten(a.indices, placed.strides[a.slot])
+    run = folded[-1:]
+    step = offset.coefficient(run[0]) if run else 1
+    if run and not _is_plain(a, offset, run[0], step):
+        return None
+    if a.loose_axes() and step != 1:
+        return None
+    return Product(placed, a, b, merged["b"], merged["m"], merged["n"], folded[:-1], run, step)
+
+
+def _without_groups(placed: space.Placed, roles: Roles) -> tuple[space.Placed, Roles]:
+    """Make the groups of a grouped convolution a batch axis of their own."""
+    if roles.groups == 1:
+        return placed, roles
+    (channel,) = roles.columns
+    group = Var("group", roles.groups)
+    inner = Var("channel", channel.size // roles.groups)
+    whole = ix.of(group) * inner.size + ix.of(inner)
+    placed = placed.substitute({channel: whole})
+    return placed, Roles((group, *roles.batch), roles.rows, (inner,))
+
+
+def _ordered(placed: space.Placed, axes: tuple[Var, ...]) -> tuple[Var, ...]:
+    """Output axes in memory order, before them those that are no output axes."""
+    extra = tuple(var for var in axes if var not in placed.computation.axes and var.size != 1)
+    return (*extra, *placed.memory_order(axes))
+
+
+def product_loads(computation: Computation) -> tuple[Load, Load] | None:
+    """The two factors of a float32 sum of products, A first; None if it is anything else."""
+    value = computation.value
+    if computation.kind != comp.SUM or computation.roles is None:
+        return None
+    if not isinstance(value, Apply) or value.name != "mul" or value.dtype is not DType.FLOAT32:
+        return None
+    a, b = value.args
+    if not isinstance(a, Load) or not isinstance(b, Load) or b.loose_axes():
+        return None
+    return a, b
+
+
+def _is_plain(a: Load, offset: Index, run: Var, step: int) -> bool:
+    """Whether the run variable only ever adds ``step`` to the address."""
+    rest = offset - ix.of(run) * step
+    guards = [a.indices[axis] for axis in a.loose_axes()]
+    return step > 0 and not any(run in ix.variables(index) for index in (rest, *guards))
+
+
+def _is_sensible(tile: tuple[int, int], product: Product) -> bool:
+    """Tiles much larger than the problem only waste threads; the smallest one always stays."""
+    tile_m, tile_n = tile
+    fits_m = tile_m <= 16 or tile_m < 2 * product.m
+    return fits_m and (tile_n <= PANEL or tile_n < 2 * product.n)
+
+
+def _variant(node: Node, graph: Graph, product: Product, tile: tuple[int, int]) -> Variant:
+    tile_m, tile_n = tile
+    tasks = product.batches * -(-product.m // tile_m) * -(-product.n // tile_n)
+    reads, writes = _regions(node, product, tile, tasks)
+    operands = [*node.inputs, node.outputs[0]]
+    weight = node.inputs[product.b.slot]
+    packed = {}
+    if _is_packable(product, graph, weight):
+        reads = {name: boxes for name, boxes in reads.items() if name != weight}
+        name = packed_name(weight, product)
+        operands[product.b.slot] = name
+        packed[name] = lambda: pack(product, graph.constants[weight])
+    cost = TaskCost(
+        2.0 * tile_m * tile_n * product.k,
+        4.0 * product.k * (tile_m + tile_n),
+        4.0 * tile_m * tile_n,
+    )
+    body = _body(product, tile, bool(packed))
+    return Variant(body, tasks, tuple(operands), reads, writes, cost, packed)
+
+
+def _is_packable(product: Product, graph: Graph, weight: str) -> bool:
+    """A constant that is read as B and nowhere else; an epilogue that reads it too wants it as it is."""
+    readers = [load for load in product.placed.computation.loads() if load.slot == product.b.slot]
+    return weight in graph.constants and len(readers) == 1
+
+
+def packed_name(weight: str, product: Product) -> str:
+    """The name of a weight in panels; another order of its elements is another name."""
+    order = (product.b.key, product.batch, product.columns, product.segments, product.run)
+    digest = hashlib.sha256(repr(order).encode()).hexdigest()[:8]
+    return f"{weight}#panels.{digest}"
+
+
+def pack(product: Product, weight: Array) -> Array:
+    """The weight as [batch][panel][k][PANEL], the columns beyond N zero."""
+    axes = (*product.batch, *product.columns, *product.segments, *product.run)
+    table = Computation(axes, _alone(product.b))
+    flat = interpret.run(table, (weight,)).reshape(product.batches, product.n, product.k)
+    panels = -(-product.n // PANEL)
+    padded = np.zeros((product.batches, panels * PANEL, product.k), dtype=np.float32)
+    padded[:, : product.n] = flat
+    blocks = padded.reshape(product.batches, panels, PANEL, product.k)
+    return np.ascontiguousarray(blocks.transpose(0, 1, 3, 2))
+
+
+def _alone(load: Load) -> Load:
+    return terms.load(0, load.indices, load.shape, load.dtype)
+
+
+def _regions(
+    node: Node, product: Product, tile: tuple[int, int], tasks: int
+) -> tuple[dict[str, space.Boxes], dict[str, space.Boxes]]:
+    tile_m, tile_n = tile
+    tiles_m, tiles_n = -(-product.m // tile_m), -(-product.n // tile_n)
+    task = np.arange(tasks, dtype=np.int64)
+    m = task % tiles_m * tile_m
+    n = task // tiles_m % tiles_n * tile_n
+    batch = task // (tiles_m * tiles_n)
+    ranges = {
+        **space.mixed_radix(product.batch, batch, batch + 1),
+        **space.mixed_radix(product.rows, m, np.minimum(m + tile_m, product.m)),
+        **space.mixed_radix(product.columns, n, np.minimum(n + tile_n, product.n)),
+    }
+    return space.regions(node, product.placed, ranges, tasks)
+
+
+def _body(product: Product, tile: tuple[int, int], is_packed: bool) -> Body:
+    tile_m, tile_n = tile
+    arena = 4 * DEPTH * (tile_m + 1 + tile_n)
+    host = 4 * tile_m * tile_n + 8 * space.size_of(product.segments) * tile_m
+    if not is_packed:
+        host += 4 * product.k * PANEL
+    batches = f"{product.batches} x " if product.batches > 1 else ""
+    summary = f"{batches}[{product.m} x {product.k}] by [{product.k} x {product.n}], "
+    summary += f"tiles of {tile_m} x {tile_n}"
+    text = _text(product, tile, is_packed)
+    prefetch = _prefetch_text(product, tile) if is_packed else ""
+    return Body("contract", summary, text, arena, host, prefetch)
+
+
+def _prefetch_text(product: Product, tile: tuple[int, int]) -> str:
+    """The first weights that a task streams, up to what is worth asking for early."""
+    tile_m, tile_n = tile
+    tiles_m, tiles_n = -(-product.m // tile_m), -(-product.n // tile_n)
+    panel_bytes = 4 * product.k * PANEL
+    panel = f"{_digit('task', tiles_m, tiles_n)} * {tile_n // PANEL}"
+    if product.batch:
+        panel += f" + {_digit('task', tiles_m * tiles_n, 0)} * {-(-product.n // PANEL)}"
+    start = f"rf_input<char>(p, {product.b.slot}) + (rf_size)({panel}) * {panel_bytes}"
+    return f"rf_prefetch({start}, {min(panel_bytes, 65536)});"
+
+
+def _text(product: Product, tile: tuple[int, int], is_packed: bool) -> str:
+    placed = product.placed
+    tile_m, tile_n = tile
+    tiles_m, tiles_n = -(-product.m // tile_m), -(-product.n // tile_n)
+    names: dict[Var, str] = {}
+    batch = space.decode(product.batch, "batch", names) if product.batch else []
+    addresses, _ = space.pointers(placed)
+    length = space.size_of(product.run)
+    segments = space.size_of(product.segments)
+    problem = f"rf_problem<{product.m}, {product.n}, {segments}, {length}, {product.step}>"
+    lines = [
+        *addresses,
+        space.output_pointer(placed, len(placed.tensors)),
+        f"const int tile_m = {_digit('task', 1, tiles_m)};",
+        f"const int tile_n = {_digit('task', tiles_m, tiles_n)};",
+    ]
+    if product.batch:
+        lines.append(f"const int batch = {_digit('task', tiles_m * tiles_n, 0)};")
+    lines += batch
+    lines += [
+        f"rf_contract<{problem}, {tile_m}, {tile_n}>(",
+        "    arena, tile_m, tile_n,",
+        "    RF_LAMBDA(int m, int segment) -> const float* {",
+        *space.indent(_row_lines(product, dict(names)), 6),
+        "    },",
+        *space.indent(_source_lines(product, dict(names), is_packed), 4),
+        "    RF_LAMBDA(int m, int n, float sum) {",
+        *space.indent(_store_lines(product, dict(names)), 6),
+        "    });",
+    ]
+    return "\n".join(lines)
+
+
+def _digit(number: str, divisor: int, size: int) -> str:
+    """The C text of ``number / divisor % size``; size 0 is without end."""
+    if size == 1:
+        return "0"
+    text = number if divisor == 1 else f"{number} / {divisor}"
+    return f"{text} % {size}" if size else text
+
+
+def _row_lines(product: Product, names: dict[Var, str]) -> list[str]:
+    lines = space.decode(product.rows, "m", names) if product.rows else []
+    lines += space.decode(product.segments, "segment", names) if product.segments else []
+    for var in product.run:
+        names[var] = "0"
+    writer = space.writer(product.placed, names)
+    a = product.a
+    loose = a.loose_axes()
+    guard = terms.conjunction([terms.inside(a.indices[axis], 0, a.shape[axis]) for axis in loose])
+    offset = ix.flatten(a.indices, product.placed.strides[a.slot])
+    start = {var: ix.constant(0) for var in product.run}
+    place = writer.index(
+        ix.rewrite(offset, lambda atom: start.get(atom, ix.of(atom)))  # type: ignore[arg-type]
+    )
+    if loose:
+        condition = writer.value(guard)
+        lines += [*writer.statements, f"if (!{condition}) return nullptr;"]
+    else:
+        lines += writer.statements
+    return [*lines, f"return x{a.slot} + ({place});"]
+
+
+def _source_lines(product: Product, names: dict[Var, str], is_packed: bool) -> list[str]:
+    slot = product.b.slot
+    if is_packed:
+        panels = -(-product.n // PANEL)
+        start = f"x{slot}"
+        if product.batch:
+            start += f" + (rf_size)batch * {panels * product.k * PANEL}"
+        return [f"rf_packed<{product.k}>{{{start}}},"]
+    lines = space.decode((*product.segments, *product.run), "k", names)
+    lines += space.decode(product.columns, "n", names) if product.columns else []
+    writer = space.writer(product.placed, names)
+    value = writer.value(product.b)
+    inner = [*lines, *writer.statements, f"return {value};"]
+    return [
+        "rf_make_dense(RF_LAMBDA(int k, int n) -> float {",
+        *space.indent(inner, 2),
+        "}),",
+    ]
+
+
+def _store_lines(product: Product, names: dict[Var, str]) -> list[str]:
+    lines = space.decode(product.rows, "m", names) if product.rows else []
+    lines += space.decode(product.columns, "n", names) if product.columns else []
+    writer: Writer = space.writer(product.placed, names, filled="sum")
+    result = writer.value(product.placed.computation.result)
+    place = writer.index(product.placed.output_offset)
+    return [*lines, *writer.statements, f"y[{place}] = {result};"]
+
+
+register_family(Family("contract", 10, "contract.cuh", fits, variants))

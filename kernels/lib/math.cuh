@@ -1,0 +1,172 @@
+// Scalar functions. On the host they are branch-free polynomials, so that loops over them become vector code.
+RF_DEVICE int rf_least(int a, int b) { return a < b ? a : b; }
+RF_DEVICE int rf_floor_div(int a, int b) { return (a >= 0 ? a : a - b + 1) / b; }
+RF_DEVICE int rf_floor_mod(int a, int b) { return a - rf_floor_div(a, b) * b; }
+
+// An index from data: negative counts from the end, and nothing ever leaves the tensor.
+RF_DEVICE int rf_wrap(long long position, int size) {
+  const long long wrapped = position < 0 ? position + size : position;
+  return (int)(wrapped < 0 ? 0 : wrapped >= size ? size - 1 : wrapped);
+}
+
+// NaN wins, as in NumPy.
+template <class T>
+RF_DEVICE T rf_max(T a, T b) {
+  return a > b || a != a ? a : b;
+}
+template <class T>
+RF_DEVICE T rf_min(T a, T b) {
+  return a < b || a != a ? a : b;
+}
+
+#if defined(__CUDACC__)
+RF_DEVICE float rf_exp(float x) { return expf(x); }
+RF_DEVICE float rf_tanh(float x) { return tanhf(x); }
+RF_DEVICE float rf_erf(float x) { return erff(x); }
+RF_DEVICE float rf_log(float x) { return logf(x); }
+RF_DEVICE float rf_sqrt(float x) { return sqrtf(x); }
+RF_DEVICE float rf_abs(float x) { return fabsf(x); }
+RF_DEVICE float rf_pow(float x, float y) { return powf(x, y); }
+RF_DEVICE float rf_floor(float x) { return floorf(x); }
+RF_DEVICE float rf_ceil(float x) { return ceilf(x); }
+RF_DEVICE float rf_round(float x) { return rintf(x); }
+RF_DEVICE float rf_sin(float x) { return sinf(x); }
+RF_DEVICE float rf_cos(float x) { return cosf(x); }
+RF_DEVICE double rf_exp(double x) { return exp(x); }
+RF_DEVICE double rf_tanh(double x) { return tanh(x); }
+RF_DEVICE double rf_erf(double x) { return erf(x); }
+RF_DEVICE double rf_log(double x) { return log(x); }
+RF_DEVICE double rf_sqrt(double x) { return sqrt(x); }
+RF_DEVICE double rf_abs(double x) { return fabs(x); }
+RF_DEVICE double rf_pow(double x, double y) { return pow(x, y); }
+RF_DEVICE double rf_floor(double x) { return floor(x); }
+RF_DEVICE double rf_ceil(double x) { return ceil(x); }
+RF_DEVICE double rf_round(double x) { return rint(x); }
+RF_DEVICE double rf_sin(double x) { return sin(x); }
+RF_DEVICE double rf_cos(double x) { return cos(x); }
+#else
+RF_DEVICE float rf_bits_float(int bits) {
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+// exp(x) = 2^n * exp(f) with |f| <= ln(2)/2; the degree-6 polynomial is right to 1 ulp or so there.
+RF_DEVICE float rf_exp(float x) {
+  const float bounded = x < -87.0f ? -87.0f : (x > 88.5f ? 88.5f : x);
+  const float n = (bounded * 1.44269504f + 12582912.0f) - 12582912.0f;
+  const float f = bounded - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * f + 1.3981999507e-3f;
+  p = p * f + 8.3334519073e-3f;
+  p = p * f + 4.1665795894e-2f;
+  p = p * f + 1.6666665459e-1f;
+  p = p * f + 5.0000001201e-1f;
+  p = p * f * f + f + 1.0f;
+  // two factors, so that 2^128 is no infinity on the way
+  const int half = (int)n / 2;
+  const float scaled = p * rf_bits_float((half + 127) << 23) * rf_bits_float(((int)n - half + 127) << 23);
+  const float low = x < -103.0f ? 0.0f : scaled;
+  const float high = x > 88.73f ? RF_INFINITY : low;
+  return x != x ? x : high;
+}
+// tanh through exp of a negative number; a short odd polynomial where that would cancel.
+RF_DEVICE float rf_tanh(float x) {
+  const float size = x < 0.0f ? -x : x;
+  const float e = rf_exp(-2.0f * size);
+  const float far = (1.0f - e) / (1.0f + e);
+  const float s = x * x;
+  const float near =
+      size * (1.0f + s * (-0.33333334f + s * (0.13333282f + s * (-0.05393797f + s * 0.02080798f))));
+  const float result = size < 0.3f ? near : far;
+  return x != x ? x : (x < 0.0f ? -result : result);
+}
+// Abramowitz and Stegun 7.1.26 is too coarse; this is a rational fit on [0, 4) and 1 beyond it.
+RF_DEVICE float rf_erf(float x) {
+  const float bounded = x < -4.0f ? -4.0f : (x > 4.0f ? 4.0f : x);
+  const float s = bounded * bounded;
+  float p = -2.72614225801306e-10f;
+  p = p * s + 2.77068142495902e-08f;
+  p = p * s + -2.10102402082508e-06f;
+  p = p * s + -5.69250639462346e-05f;
+  p = p * s + -7.34990630326855e-04f;
+  p = p * s + -2.95459980854025e-03f;
+  p = p * s + -1.60960333262415e-02f;
+  float q = -1.45660718464996e-05f;
+  q = q * s + -2.13374055278905e-04f;
+  q = q * s + -1.68282697438203e-03f;
+  q = q * s + -7.37332916720468e-03f;
+  q = q * s + -1.42647390514189e-02f;
+  return x != x ? x : bounded * p / q;
+}
+RF_DEVICE float rf_log(float x) { return logf(x); }
+RF_DEVICE float rf_sqrt(float x) { return sqrtf(x); }
+RF_DEVICE float rf_abs(float x) { return fabsf(x); }
+RF_DEVICE float rf_pow(float x, float y) { return powf(x, y); }
+RF_DEVICE float rf_floor(float x) { return floorf(x); }
+RF_DEVICE float rf_ceil(float x) { return ceilf(x); }
+RF_DEVICE float rf_round(float x) { return rintf(x); }
+RF_DEVICE float rf_sin(float x) { return sinf(x); }
+RF_DEVICE float rf_cos(float x) { return cosf(x); }
+RF_DEVICE double rf_exp(double x) { return exp(x); }
+RF_DEVICE double rf_tanh(double x) { return tanh(x); }
+RF_DEVICE double rf_erf(double x) { return erf(x); }
+RF_DEVICE double rf_log(double x) { return log(x); }
+RF_DEVICE double rf_sqrt(double x) { return sqrt(x); }
+RF_DEVICE double rf_abs(double x) { return fabs(x); }
+RF_DEVICE double rf_pow(double x, double y) { return pow(x, y); }
+RF_DEVICE double rf_floor(double x) { return floor(x); }
+RF_DEVICE double rf_ceil(double x) { return ceil(x); }
+RF_DEVICE double rf_round(double x) { return rint(x); }
+RF_DEVICE double rf_sin(double x) { return sin(x); }
+RF_DEVICE double rf_cos(double x) { return cos(x); }
+#endif
+template <class T>
+RF_DEVICE T rf_sigmoid(T x) {
+  return (T)1 / ((T)1 + rf_exp(-x));
+}
+template <class T>
+RF_DEVICE T rf_abs(T x) {
+  return x < 0 ? -x : x;
+}
+// Integer power by squaring; a negative exponent gives what an integer can hold of 1 / x^n.
+template <class T>
+RF_DEVICE T rf_int_pow(T base, T exponent) {
+  if (exponent < 0) return base == 1 ? 1 : base == (T)-1 ? (exponent % 2 ? (T)-1 : (T)1) : 0;
+  T result = 1;
+  for (T left = exponent; left > 0; left /= 2) {
+    if (left % 2) result *= base;
+    base *= base;
+  }
+  return result;
+}
+template <class T>
+RF_DEVICE T rf_divide(T a, T b) {
+  return b == 0 ? 0 : a / b;  // integers: the standard leaves x / 0 open, and it must not trap
+}
+RF_DEVICE float rf_divide(float a, float b) { return a / b; }
+RF_DEVICE double rf_divide(double a, double b) { return a / b; }
+
+struct rf_plus {
+  template <class T>
+  RF_DEVICE T join(T a, T b) {
+    return a + b;
+  }
+};
+struct rf_times {
+  template <class T>
+  RF_DEVICE T join(T a, T b) {
+    return a * b;
+  }
+};
+struct rf_larger {
+  template <class T>
+  RF_DEVICE T join(T a, T b) {
+    return rf_max(a, b);
+  }
+};
+struct rf_smaller {
+  template <class T>
+  RF_DEVICE T join(T a, T b) {
+    return rf_min(a, b);
+  }
+};

@@ -1,0 +1,129 @@
+// The C interface on a CPU: each core is a vEU that runs its share of the lanes. Cores meet at the plan's counters,
+// and once more between launches; a core that waits long sleeps on a futex.
+#if !defined(RF_SIMT)
+#include <pthread.h>
+
+struct rf_session;
+struct rf_worker {
+  rf_session* session;
+  pthread_t thread;
+  int index;
+  char* arena;
+};
+
+struct rf_session {
+  rf_control* control;
+  char* spaces[RF_SPACES];
+  rf_file weights;
+  char* workspace;  // owned; the caller may bring another one
+  rf_worker* workers;
+  int count;
+  unsigned started;   // runs handed to the workers
+  unsigned meetings;  // arrivals at the meetings between launches and at the end
+  unsigned stop;
+  char error[256];
+};
+
+static char rf_create_error[512];
+
+static char* rf_aligned(rf_size bytes) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, 4096, bytes ? bytes : 1)) return nullptr;
+  return static_cast<char*>(memory);
+}
+
+static void rf_meet(rf_session* session, unsigned target) {
+  __atomic_fetch_add(&session->meetings, 1u, __ATOMIC_ACQ_REL);
+  rf_wake_all(&session->meetings);
+  rf_await(&session->meetings, target, &session->stop);
+}
+
+static void rf_work(rf_worker* worker, unsigned run) {
+  rf_session* session = worker->session;
+  const unsigned count = (unsigned)session->count;
+  for (unsigned launch = 0; launch < RF_LAUNCHES; ++launch) {
+    rf_run_lanes(session->spaces, session->control, worker->arena, (int)launch, worker->index,
+                 session->count, run);
+    rf_meet(session, (run * RF_LAUNCHES + launch + 1) * count);
+  }
+}
+
+static void* rf_worker_main(void* argument) {
+  rf_worker* worker = static_cast<rf_worker*>(argument);
+  rf_session* session = worker->session;
+  for (unsigned run = 0;; ++run) {
+    rf_await(&session->started, run + 1, &session->stop);
+    if (__atomic_load_n(&session->stop, __ATOMIC_ACQUIRE)) return nullptr;
+    rf_work(worker, run);
+  }
+}
+
+extern "C" void rf_destroy(void* handle) {
+  rf_session* session = static_cast<rf_session*>(handle);
+  if (!session) return;
+  __atomic_store_n(&session->stop, 1u, __ATOMIC_RELEASE);
+  __atomic_fetch_add(&session->started, 1u, __ATOMIC_ACQ_REL);
+  rf_wake_all(&session->started);
+  for (int i = 1; session->workers && i < session->count; ++i)
+    if (session->workers[i].thread) pthread_join(session->workers[i].thread, nullptr);
+  for (int i = 0; session->workers && i < session->count; ++i) free(session->workers[i].arena);
+  rf_close_file(session->weights);
+  free(session->workspace);
+  free(session->workers);
+  free(session->control);
+  free(session);
+}
+
+static void* rf_refuse(rf_session* session, const char* path, const char* reason) {
+  snprintf(rf_create_error, sizeof rf_create_error, "%s: %s", path, reason);
+  rf_destroy(session);
+  return nullptr;
+}
+
+extern "C" void* rf_create(const char* weights_path, int threads) {
+  rf_session* session = static_cast<rf_session*>(calloc(1, sizeof(rf_session)));
+  session->count = threads > 0 ? threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
+  if (session->count > RF_LANES) session->count = RF_LANES;
+  session->control = reinterpret_cast<rf_control*>(rf_aligned(RF_CONTROL_WORDS * 4));
+  memset(session->control, 0, RF_CONTROL_WORDS * 4);
+  session->workspace = rf_aligned(RF_WORKSPACE_BYTES);
+  session->workers = static_cast<rf_worker*>(calloc((size_t)session->count, sizeof(rf_worker)));
+  if (RF_WEIGHT_BYTES) {
+    session->weights = rf_open_file(weights_path);
+    if (!session->weights.data) return rf_refuse(session, weights_path, "cannot be read");
+    const char* error = nullptr;
+    const long long start = rf_weights_start(session->weights.data, session->weights.bytes, &error);
+    if (start < 0) return rf_refuse(session, weights_path, error);
+    session->spaces[1] = session->weights.data + start;
+  }
+  for (int i = 0; i < session->count; ++i) {
+    rf_worker* worker = &session->workers[i];
+    worker->session = session;
+    worker->index = i;
+    worker->arena = rf_aligned(RF_HOST_ARENA_BYTES);
+    if (i && pthread_create(&worker->thread, nullptr, rf_worker_main, worker))
+      return rf_refuse(session, weights_path, "a thread could not be started");
+  }
+  return session;
+}
+
+extern "C" int rf_run(void* handle, const void* const* inputs, void* const* outputs,
+                      void* workspace, void* stream) {
+  (void)stream;
+  rf_session* session = static_cast<rf_session*>(handle);
+  session->spaces[0] = workspace ? static_cast<char*>(workspace) : session->workspace;
+  for (int i = 0; i < RF_INPUTS; ++i)
+    session->spaces[2 + i] = static_cast<char*>(const_cast<void*>(inputs[i]));
+  for (int i = 0; i < RF_OUTPUTS; ++i)
+    session->spaces[2 + RF_INPUTS + i] = static_cast<char*>(outputs[i]);
+  const unsigned run = __atomic_fetch_add(&session->started, 1u, __ATOMIC_ACQ_REL);
+  rf_wake_all(&session->started);
+  rf_work(&session->workers[0], run);
+  return 0;
+}
+
+extern "C" const char* rf_last_error(void* handle) {
+  return handle ? static_cast<rf_session*>(handle)->error : rf_create_error;
+}
+extern "C" unsigned long long rf_workspace_size(void) { return RF_WORKSPACE_BYTES; }
+#endif

@@ -1,0 +1,77 @@
+// The only code that synchronises. Counters only grow: a run adds the same amount to each, so a wait compares with
+// a multiple of the epoch, by signed difference, and nothing has to be zeroed between runs.
+struct rf_control {
+  unsigned epoch;     // finished runs
+  unsigned abort;     // not zero: every wait ends, and the run is void
+  unsigned arrived;   // blocks that are through with this launch
+  unsigned reserved;  // counters start on a 16-byte boundary
+  unsigned counters[1];
+};
+
+#if defined(RF_SIMT)
+RF_DEVICE void rf_sync() { __syncthreads(); }
+
+// Publishes everything this block stored: the barrier gathers the block, one thread releases.
+RF_DEVICE void rf_signal(rf_control* control, int counter, unsigned amount) {
+  rf_sync();
+  if (threadIdx.x == 0) rf_add_release(&control->counters[counter], amount);
+}
+
+// Returns when the counter has had `full` signals in each of `epoch` + 1 runs.
+RF_DEVICE void rf_wait(rf_control* control, int counter, unsigned full, unsigned epoch) {
+  if (threadIdx.x == 0)
+    rf_spin(&control->counters[counter], full * (epoch + 1), &control->abort);
+  rf_sync();
+}
+
+// The last block out makes the control block ready for the next launch.
+RF_DEVICE void rf_leave(rf_control* control, unsigned blocks, unsigned epochs) {
+  rf_sync();
+  if (threadIdx.x != 0) return;
+  if (rf_add_both(&control->arrived, 1) != blocks - 1) return;
+  rf_store_relaxed(&control->arrived, 0);
+  rf_store_relaxed(&control->epoch, rf_load_relaxed(&control->epoch) + epochs);
+}
+#else
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void rf_sleep_while(unsigned* word, unsigned value) {
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+}
+static void rf_wake_all(unsigned* word) {
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 0x7fffffff, nullptr, nullptr, 0);
+}
+#else
+#include <sched.h>
+static void rf_sleep_while(unsigned*, unsigned) { sched_yield(); }
+static void rf_wake_all(unsigned*) {}
+#endif
+enum { RF_SPINS = 4000 };  // polls before a core goes to sleep: about the length of a short rTask
+
+RF_DEVICE void rf_sync() {}
+
+RF_DEVICE void rf_signal(rf_control* control, int counter, unsigned amount) {
+  __atomic_fetch_add(&control->counters[counter], amount, __ATOMIC_RELEASE);
+  rf_wake_all(&control->counters[counter]);
+}
+
+static void rf_await(unsigned* word, unsigned target, const unsigned* abort_word) {
+  for (int spins = 0;; ++spins) {
+    const unsigned value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+    if ((int)(value - target) >= 0 || __atomic_load_n(abort_word, __ATOMIC_RELAXED)) return;
+    if (spins < RF_SPINS) {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    } else {
+      rf_sleep_while(word, value);
+    }
+  }
+}
+
+RF_DEVICE void rf_wait(rf_control* control, int counter, unsigned full, unsigned epoch) {
+  rf_await(&control->counters[counter], full * (epoch + 1), &control->abort);
+}
+#endif

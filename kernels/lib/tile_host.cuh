@@ -1,0 +1,81 @@
+// The same tile primitives for one core that runs a whole block: loops that the compiler turns into vector code.
+#if !defined(RF_SIMT)
+#if defined(__clang__)
+#define RF_VECTOR_LOOP _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define RF_VECTOR_LOOP _Pragma("GCC ivdep")
+#endif
+
+template <int ROWS, int COLUMNS, int TASK_ROWS, int TASK_COLUMNS, class F>
+RF_DEVICE void rf_tile_map(int task, F f) {
+  constexpr int across = (COLUMNS + TASK_COLUMNS - 1) / TASK_COLUMNS;
+  const int row0 = task / across * TASK_ROWS, column0 = task % across * TASK_COLUMNS;
+  const int row1 = rf_least(row0 + TASK_ROWS, ROWS);
+  const int column1 = rf_least(column0 + TASK_COLUMNS, COLUMNS);
+  for (int row = row0; row < row1; ++row) {
+    RF_VECTOR_LOOP
+    for (int column = column0; column < column1; ++column) f(row, column);
+  }
+}
+
+// The fold runs over a strip of columns at a time, so that its inner loop is over neighbours in memory.
+template <class JOIN, int ROWS, int COLUMNS, int TASK_ROWS, int TASK_COLUMNS, int DEPTH, class T,
+          class V, class F>
+RF_DEVICE void rf_tile_fold(int task, T initial, V value, F finish) {
+  constexpr int across = (COLUMNS + TASK_COLUMNS - 1) / TASK_COLUMNS;
+  constexpr int strip = COLUMNS < 64 ? COLUMNS : 64;
+  const int row0 = task / across * TASK_ROWS, column0 = task % across * TASK_COLUMNS;
+  const int row1 = rf_least(row0 + TASK_ROWS, ROWS);
+  const int column1 = rf_least(column0 + TASK_COLUMNS, COLUMNS);
+  for (int row = row0; row < row1; ++row) {
+    for (int start = column0; start < column1; start += strip) {
+      const int count = rf_least(strip, column1 - start);
+      T sums[strip];
+      RF_VECTOR_LOOP
+      for (int c = 0; c < count; ++c) sums[c] = initial;
+      for (int r = 0; r < DEPTH; ++r) {
+        RF_VECTOR_LOOP
+        for (int c = 0; c < count; ++c) sums[c] = JOIN::join(sums[c], (T)value(row, start + c, r));
+      }
+      RF_VECTOR_LOOP
+      for (int c = 0; c < count; ++c) finish(row, start + c, sums[c]);
+    }
+  }
+}
+
+template <int ROWS, int TASK_ROWS, class F>
+RF_DEVICE void rf_each_row(int task, F f) {
+  const int row1 = rf_least((task + 1) * TASK_ROWS, ROWS);
+  for (int row = task * TASK_ROWS; row < row1; ++row) f(row);
+}
+
+// Sixteen partial results: the order of a sum is fixed, and the compiler may use vectors for it.
+template <class JOIN, int COLUMNS, class T, class V>
+RF_DEVICE T rf_row_fold(T initial, V value) {
+  constexpr int lanes = 16;
+  T sums[lanes];
+  for (int j = 0; j < lanes; ++j) sums[j] = initial;
+  int start = 0;
+  for (; start + lanes <= COLUMNS; start += lanes) {
+    RF_VECTOR_LOOP
+    for (int j = 0; j < lanes; ++j) sums[j] = JOIN::join(sums[j], (T)value(start + j));
+  }
+  for (int j = 0; start + j < COLUMNS; ++j) sums[j] = JOIN::join(sums[j], (T)value(start + j));
+  for (int width = lanes / 2; width > 0; width /= 2)
+    for (int j = 0; j < width; ++j) sums[j] = JOIN::join(sums[j], sums[j + width]);
+  return sums[0];
+}
+
+template <int COLUMNS, class F>
+RF_DEVICE void rf_row_map(F f) {
+  RF_VECTOR_LOOP
+  for (int c = 0; c < COLUMNS; ++c) f(c);
+}
+
+template <class F>
+RF_DEVICE void rf_row_once(F f) {
+  f();
+}
+
+RF_DEVICE void rf_prefetch(const void*, int) {}
+#endif

@@ -1,0 +1,63 @@
+// Tile primitives for a block of RF_THREADS threads. Kernels above this line never see a thread number.
+#if defined(RF_SIMT)
+enum { RF_WARPS = RF_THREADS / 32 };
+
+// f(row, column) for every element of one task's tile of a ROWS x COLUMNS space.
+template <int ROWS, int COLUMNS, int TASK_ROWS, int TASK_COLUMNS, class F>
+RF_DEVICE void rf_tile_map(int task, F f) {
+  constexpr int across = (COLUMNS + TASK_COLUMNS - 1) / TASK_COLUMNS;
+  const int row0 = task / across * TASK_ROWS, column0 = task % across * TASK_COLUMNS;
+  for (int i = threadIdx.x; i < TASK_ROWS * TASK_COLUMNS; i += RF_THREADS) {
+    const int row = row0 + i / TASK_COLUMNS, column = column0 + i % TASK_COLUMNS;
+    if (row < ROWS && column < COLUMNS) f(row, column);
+  }
+}
+
+// The same space with a reduction in each element: finish(row, column, join over r of value(row, column, r)).
+template <class JOIN, int ROWS, int COLUMNS, int TASK_ROWS, int TASK_COLUMNS, int DEPTH, class T,
+          class V, class F>
+RF_DEVICE void rf_tile_fold(int task, T initial, V value, F finish) {
+  rf_tile_map<ROWS, COLUMNS, TASK_ROWS, TASK_COLUMNS>(task, [=](int row, int column) {
+    T sum = initial;
+    for (int r = 0; r < DEPTH; ++r) sum = JOIN::join(sum, (T)value(row, column, r));
+    finish(row, column, sum);
+  });
+}
+
+// f(row) for the rows of one task; a warp works on a row, so f uses the rf_row_ primitives below.
+template <int ROWS, int TASK_ROWS, class F>
+RF_DEVICE void rf_each_row(int task, F f) {
+  for (int i = threadIdx.x / 32; i < TASK_ROWS; i += RF_WARPS) {
+    const int row = task * TASK_ROWS + i;
+    if (row < ROWS) f(row);
+  }
+}
+
+// join over the columns of value(column); every lane of the warp gets the result.
+template <class JOIN, int COLUMNS, class T, class V>
+RF_DEVICE T rf_row_fold(T initial, V value) {
+  T sum = initial;
+  for (int c = threadIdx.x % 32; c < COLUMNS; c += 32) sum = JOIN::join(sum, (T)value(c));
+  RF_UNROLL
+  for (int step = 16; step > 0; step /= 2)
+    sum = JOIN::join(sum, (T)__shfl_xor_sync(0xffffffffu, sum, step));
+  return sum;
+}
+
+template <int COLUMNS, class F>
+RF_DEVICE void rf_row_map(F f) {
+  for (int c = threadIdx.x % 32; c < COLUMNS; c += 32) f(c);
+}
+
+// One lane's word on behalf of its row.
+template <class F>
+RF_DEVICE void rf_row_once(F f) {
+  if (threadIdx.x % 32 == 0) f();
+}
+
+// Ask L2 for a range that no running task writes.
+RF_DEVICE void rf_prefetch(const void* start, int bytes) {
+  for (int at = threadIdx.x * 128; at < bytes; at += RF_THREADS * 128)
+    rf_prefetch_line((const char*)start + at);
+}
+#endif

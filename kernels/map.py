@@ -1,0 +1,60 @@
+"""The map family: every output element on its own. Pointwise operators and all movement of data."""
+
+from __future__ import annotations
+
+from ramforge.compiler.device import Target
+from ramforge.compiler.expressions.computation import computation_of
+from ramforge.compiler.expressions.index import Var
+from ramforge.compiler.ir import Graph, Node
+from ramforge.compiler.registry import Family, register_family
+from ramforge.compiler.rprogram import Body, TaskCost, Variant
+from ramforge.kernels import space
+
+
+def fits(node: Node, graph: Graph) -> bool:
+    return computation_of(node).is_map
+
+
+def variants(node: Node, graph: Graph, target: Target) -> tuple[Variant, ...]:
+    computation = computation_of(node)
+    placed = space.place(node, graph, computation)
+    placed, axes = space.merge(placed, placed.memory_order(computation.axes), "f")
+    operations = space.operation_count(computation)
+    tiling = space.cut(axes[:-1], axes[-1:], 2 * target.sms, 1 + operations // 8)
+    reads, writes = space.regions(node, placed, tiling.ranges(), tiling.tasks)
+    elements = tiling.task_rows * tiling.task_columns
+    body = Body("map", _summary(computation.shape), _text(placed, tiling), 0, 0)
+    cost = TaskCost(
+        elements * (1.0 + operations),
+        space.bytes_touched(reads, graph),
+        elements * placed.target.dtype.itemsize,
+    )
+    operands = (*node.inputs, node.outputs[0])
+    return (Variant(body, tiling.tasks, operands, reads, writes, cost),)
+
+
+def _summary(shape: tuple[int, ...]) -> str:
+    return f"each element of {'x'.join(map(str, shape)) or 'a scalar'}"
+
+
+def _text(placed: space.Placed, tiling: space.Tiling) -> str:
+    names: dict[Var, str] = {}
+    inner = space.decode(tiling.rows, "row", names) if tiling.rows else []
+    if tiling.columns:
+        names[tiling.columns[0]] = "column"
+    writer = space.writer(placed, names)
+    value = writer.value(placed.computation.value)
+    place = writer.index(placed.output_offset)
+    inner += [*writer.statements, f"y[{place}] = {value};"]
+    addresses, _ = space.pointers(placed)
+    lines = [
+        *addresses,
+        space.output_pointer(placed, len(placed.tensors)),
+        f"rf_tile_map<{tiling.template()}>(task, RF_LAMBDA(int row, int column) {{",
+        *space.indent(inner, 2),
+        "});",
+    ]
+    return "\n".join(lines)
+
+
+register_family(Family("map", 90, "", fits, variants))

@@ -1,0 +1,193 @@
+"""Operators that only move elements: every one is a map whose value is a load at a computed index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ramforge.compiler.expressions import computation as comp
+from ramforge.compiler.expressions import index as ix
+from ramforge.compiler.expressions import terms
+from ramforge.compiler.expressions.computation import Computation, computed
+from ramforge.compiler.expressions.index import Data, Index
+from ramforge.compiler.expressions.terms import Expr
+from ramforge.compiler.ir import Array, Graph, Node, Tensor
+from ramforge.compiler.registry import Operator, Refusal, register
+
+Source = Callable[[Node, Graph, Tensor, tuple[Index, ...]], Expr]
+NEEDS_CONSTANT = "give it as a constant, or let a constant-folding exporter fold it"
+
+
+def constant_input(node: Node, graph: Graph, slot: int) -> Array | None:
+    """The value of an input that is known at compile time; None if absent."""
+    if len(node.inputs) <= slot or not node.inputs[slot]:
+        return None
+    return graph.constants[node.inputs[slot]]
+
+
+def constants_needed(*slots: int) -> Callable[[Node, Graph], tuple[str, str] | None]:
+    """A refusal of nodes in which one of these inputs is a run-time value."""
+
+    def refuse(node: Node, graph: Graph) -> tuple[str, str] | None:
+        for slot in slots:
+            if len(node.inputs) > slot and node.inputs[slot]:
+                name = node.inputs[slot]
+                if name not in graph.constants:
+                    return (
+                        f"input {name!r} decides a shape and is computed at run time",
+                        NEEDS_CONSTANT,
+                    )
+        return None
+
+    return refuse
+
+
+def movement(name: str, source: Source, refuse: Refusal | None = None) -> None:
+    """Register an operator by where each output element comes from."""
+
+    def express(node: Node, graph: Graph) -> tuple[Node, ...]:
+        output = graph.tensor(node.outputs[0])
+        axes = comp.output_axes(output.shape)
+        value = source(node, graph, output, comp.positions(axes))
+        return (computed(node, graph, Computation(axes, value)),)
+
+    register(Operator(name, express, refuse or constants_needed()))
+
+
+def load_from(node: Node, graph: Graph, slot: int, index: tuple[Index, ...]) -> Expr:
+    tensor = graph.tensor(node.inputs[slot])
+    return terms.load(slot, index, tensor.shape, tensor.dtype)
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def _reshape(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
+    """Same elements in row-major order: Reshape, Flatten, Squeeze, Unsqueeze."""
+    shape = graph.tensor(node.inputs[0]).shape
+    offset = ix.flatten(at, _row_major(output.shape))
+    return load_from(node, graph, 0, ix.unflatten(offset, shape))
+
+
+def _transpose(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
+    rank = len(at)
+    order = node.attr("perm", tuple(reversed(range(rank))))
+    places = [at[order.index(axis)] for axis in range(rank)]
+    return load_from(node, graph, 0, tuple(places))
+
+
+def _expand(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
+    return comp.broadcast_load(0, graph.tensor(node.inputs[0]), at)
+
+
+def _tile(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
+    shape = graph.tensor(node.inputs[0]).shape
+    places = tuple(place % max(size, 1) for place, size in zip(at, shape, strict=True))
+    return load_from(node, graph, 0, places)
+
+
+def _slice(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
+    shape = graph.tensor(node.inputs[0]).shape
+    starts = constant_input(node, graph, 1)
+    assert starts is not None
+    axes = constant_input(node, graph, 3)
+    steps = constant_input(node, graph, 4)
+    places = list(at)
+    for number, start in enumerate(starts.tolist()):
+        axis = int(axes[number]) % len(shape) if axes is not None else number
+        step = int(steps[number]) if steps is not None else 1
+        size = shape[axis]
+        first = start + size if start < 0 else start
+        first = min(max(first, 0), size if step > 0 else size - 1)
+        places[axis] = at[axis] * step + first
+    return load_from(node, graph, 0, tuple(places))
+
+
+def _gather(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
+    data, indices = (graph.tensor(name) for name in node.inputs[:2])
+    axis = node.attr("axis", 0) % len(data.shape)
+    rank = len(indices.shape)
+    inner = load_from(node, graph, 1, at[axis : axis + rank])
+    known = graph.constants.get(node.inputs[1])
+    if known is not None and known.size == 1:
+        position = ix.constant(int(known.reshape(()).item()) % data.shape[axis])
+    else:
+        position = ix.of(Data(inner, data.shape[axis]))
+    return load_from(node, graph, 0, (*at[:axis], position, *at[axis + rank :]))
+
+
+def _concat(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
+    axis = node.attr("axis") % len(output.shape)
+    parts: list[tuple[int, Expr]] = []
+    start = 0
+    for slot, name in enumerate(node.inputs):
+        tensor = graph.tensor(name)
+        if tensor.shape[axis] == 0:
+            continue
+        place = (*at[:axis], at[axis] - start, *at[axis + 1 :])
+        parts.append((start, terms.load(slot, place, tensor.shape, tensor.dtype, fill=0)))
+        start += tensor.shape[axis]
+    _, value = parts[-1]
+    for (_, part), (end, _) in zip(reversed(parts[:-1]), reversed(parts[1:]), strict=True):
+        value = terms.select(terms.inside(at[axis], 0, end), part, value)
+    return value
+
+
+def _pad(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
+    tensor = graph.tensor(node.inputs[0])
+    rank = len(tensor.shape)
+    pads = constant_input(node, graph, 1)
+    axes = constant_input(node, graph, 3)
+    assert pads is not None
+    chosen = [int(axis) % rank for axis in axes] if axes is not None else list(range(rank))
+    before = [0] * rank
+    for number, axis in enumerate(chosen):
+        before[axis] = int(pads[number])
+    places = tuple(place - begin for place, begin in zip(at, before, strict=True))
+    fill = constant_input(node, graph, 2)
+    value = fill.reshape(()).item() if fill is not None else 0
+    return terms.load(0, places, tensor.shape, tensor.dtype, fill=value)
+
+
+def _refuse_pad(node: Node, graph: Graph) -> tuple[str, str] | None:
+    mode = node.attr("mode", "constant")
+    if mode != "constant":
+        return f"mode {mode!r} is not done yet", "pad with a constant"
+    return constants_needed(1, 2, 3)(node, graph)
+
+
+def _express_split(node: Node, graph: Graph) -> tuple[Node, ...]:
+    """One node an output: each is a slice."""
+    rank = len(graph.tensor(node.inputs[0]).shape)
+    axis = node.attr("axis", 0) % rank
+    nodes = []
+    start = 0
+    for number, name in enumerate(node.outputs):
+        output = graph.tensor(name)
+        axes = comp.output_axes(output.shape)
+        at = list(comp.positions(axes))
+        at[axis] = at[axis] + start
+        start += output.shape[axis]
+        part = replace(node, name=f"{node.name}.{number}", outputs=(name,), inputs=node.inputs[:1])
+        value = load_from(part, graph, 0, tuple(at))
+        nodes.append(computed(part, graph, Computation(axes, value)))
+    return tuple(nodes)
+
+
+movement("Reshape", _reshape, constants_needed(1))
+movement("Flatten", _reshape)
+movement("Squeeze", _reshape, constants_needed(1))
+movement("Unsqueeze", _reshape, constants_needed(1))
+movement("Transpose", _transpose)
+movement("Expand", _expand, constants_needed(1))
+movement("Tile", _tile, constants_needed(1))
+movement("Slice", _slice, constants_needed(1, 2, 3, 4))
+movement("Gather", _gather)
+movement("Concat", _concat)
+movement("Pad", _pad, _refuse_pad)
+register(Operator("Split", _express_split, constants_needed(1)))

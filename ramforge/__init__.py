@@ -1,0 +1,60 @@
+"""ramforge: one ONNX model in, one persistent-thread CUDA file out.
+
+artifact = ramforge.compile("model.onnx", target="h200", dims={"batch": 8})
+with ramforge.Session(artifact) as session:
+    outputs = session.run(None, {"x": array})
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ramforge.compiler.errors import (
+    ArtifactError,
+    CompileError,
+    DeviceError,
+    InvalidModel,
+    Problem,
+    RamforgeError,
+    ShapeError,
+    ToolchainError,
+    UnsupportedModel,
+    VerificationError,
+)
+
+if TYPE_CHECKING:
+    from ramforge.api import compile, load
+    from ramforge.runtime.session import Session
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArtifactError",
+    "CompileError",
+    "DeviceError",
+    "InvalidModel",
+    "Problem",
+    "RamforgeError",
+    "Session",
+    "ShapeError",
+    "ToolchainError",
+    "UnsupportedModel",
+    "VerificationError",
+    "compile",
+    "load",
+]
+
+# Names that pull in onnx or the build tools are found when they are first used: `import ramforge` stays quick.
+_LAZY = {
+    "compile": "ramforge.api",
+    "load": "ramforge.api",
+    "Session": "ramforge.runtime.session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'ramforge' has no attribute {name!r}")

@@ -1,0 +1,76 @@
+"""``compile`` and ``load``: the compiler as a function."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ramforge.kernels  # noqa: F401  (fills the registry)
+from ramforge.codegen import artifact as artifacts
+from ramforge.codegen.artifact import Artifact
+from ramforge.compiler.device import DEFAULT_TARGET, Target, find_target
+from ramforge.compiler.pipeline import compile_graph
+from ramforge.compiler.schedule import DEFAULT_POLICY
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def compile(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    *,
+    target: str | Target = DEFAULT_TARGET,
+    output: str | os.PathLike[str] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    schedule: str = DEFAULT_POLICY,
+) -> Artifact:
+    """Compile an ONNX model to ``output`` (a path that ends in .cu), or into the cache without one.
+
+    Beside the source stand the weights (.safetensors) and the manifest (.json). Needs no compiler and no GPU.
+    """
+    from ramforge.compiler.frontend import import_model
+
+    if output is not None:
+        artifacts.check_writable(Path(output))
+    chosen = find_target(target) if isinstance(target, str) else target
+    graph = import_model(model, shapes=shapes or {}, dims=dims or {})
+    program = compile_graph(graph, chosen, schedule)
+    options = _options(chosen, schedule, shapes or {}, dims or {})
+    return artifacts.emit(program, Path(output) if output else _in_cache(model, options), options)
+
+
+def load(path: str | os.PathLike[str]) -> Artifact:
+    """An artefact on disk: its .cu file, or the folder that holds it."""
+    return artifacts.load(path)
+
+
+def _options(
+    target: Target, schedule: str, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]
+) -> dict[str, Any]:
+    return {
+        "target": target.name,
+        "schedule": schedule,
+        "shapes": {name: list(shape) for name, shape in sorted(shapes.items())},
+        "dims": dict(sorted(dims.items())),
+    }
+
+
+def _in_cache(model: str | os.PathLike[str] | onnx.ModelProto, options: dict[str, Any]) -> Path:
+    """A path in the cache that only this model with these options has."""
+    from ramforge.codegen.build import cache
+
+    if isinstance(model, str | os.PathLike):
+        content = Path(model).read_bytes()
+        stem = Path(model).stem
+    else:
+        content = model.SerializeToString()
+        stem = model.graph.name or "model"
+    digest = hashlib.sha256(content + repr(options).encode()).hexdigest()[:16]
+    folder = cache.store() / "artifacts" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)
+    return folder / f"{safe}.cu"

@@ -1,0 +1,102 @@
+"""A whole artefact in the emulator: the driver that tests use to run the SIMT side of our own emitted files.
+
+Memory starts poisoned (every float a NaN), so that whatever is read before it was written shows in the outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ramforge.codegen.artifact import Artifact
+from ramforge.compiler.errors import DeviceError
+from ramforge.compiler.ir import Array
+from ramforge.runtime.drivers.emulator import Emulator, EmulatorReport, Order, build
+
+POISON = 0xFF
+CLEAN = EmulatorReport(0, "", 0, "", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run goes: ``blocks`` 0 takes one block a lane, fewer blocks run several lanes each."""
+
+    blocks: int = 0
+    order: Order = Order.ASCENDING
+    seed: int = 1
+    spin_seconds: int = 10
+
+
+class EmulatedDriver:
+    """``text`` stands in for the artefact's own source, for tests that break it on purpose."""
+
+    def __init__(self, artifact: Artifact, *, race: bool = False, text: str | None = None) -> None:
+        self._artifact = artifact
+        self._emulator = Emulator(build(text or artifact.text(), race=race))
+        schedule = artifact.manifest["schedule"]
+        self._launches: list[dict[str, int]] = schedule["launches"]
+        self.control = np.zeros(schedule["control_words"], dtype=np.uint32)
+        self._weights = _data_of(artifact)
+        self.settings = Settings()
+        self.report = CLEAN
+
+    @property
+    def description(self) -> str:
+        return "emulator"
+
+    def run(self, inputs: list[Array]) -> list[Array]:
+        """Run once; DeviceError if it ends in a deadlock or, in a race build, with races."""
+        outputs = self.attempt(inputs)
+        if not self.report.ok:
+            raise DeviceError(self.report.message or self.report.race_text)
+        return outputs
+
+    def attempt(self, inputs: list[Array]) -> list[Array]:
+        """Run once, whatever comes of it; how it went is in ``report``."""
+        workspace = _poisoned(self._artifact.manifest["memory"]["workspace_bytes"])
+        given = [np.array(array).reshape(-1).view(np.uint8) for array in inputs]
+        ports = self._artifact.outputs
+        taken = [_poisoned(int(np.prod(p.shape)) * np.dtype(p.dtype).itemsize) for p in ports]
+        self.report = CLEAN
+        for number, launch in enumerate(self._launches):
+            report = self._launch(number, launch, [workspace, self._weights, *given, *taken])
+            self.report = replace(
+                report,
+                races=self.report.races + report.races,
+                accesses=self.report.accesses + report.accesses,
+            )
+            if report.status:
+                break
+        return [
+            space.view(port.dtype)[: int(np.prod(port.shape))].reshape(port.shape)
+            for space, port in zip(taken, ports, strict=True)
+        ]
+
+    def _launch(self, number: int, launch: dict[str, int], spaces: list[Array]) -> EmulatorReport:
+        settings = self.settings
+        return self._emulator.launch(
+            number,
+            blocks=min(settings.blocks or launch["lanes"], launch["lanes"]),
+            threads=launch["threads"],
+            arena_bytes=max(launch["arena_bytes"], 16),
+            spaces=spaces,
+            control=self.control,
+            order=settings.order,
+            seed=settings.seed,
+            spin_seconds=settings.spin_seconds,
+        )
+
+    def close(self) -> None:
+        """Nothing is held beyond the arrays."""
+
+
+def _poisoned(nbytes: int) -> Array:
+    return np.full(max(16, -(-nbytes // 16) * 16), POISON, dtype=np.uint8)
+
+
+def _data_of(artifact: Artifact) -> Array:
+    raw = np.fromfile(artifact.weights, dtype=np.uint8)
+    start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
+    data = raw[start:]
+    return data.copy() if data.size else np.zeros(16, dtype=np.uint8)

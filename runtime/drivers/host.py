@@ -1,0 +1,77 @@
+"""The host driver: the C++ side of the emitted file as a shared library, on the cores of this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ramforge.codegen.artifact import Artifact
+from ramforge.codegen.build import host
+from ramforge.compiler.errors import ArtifactError, DeviceError
+from ramforge.compiler.ir import Array
+
+
+class HostDriver:
+    """Built on first use, from the cache after that. ``threads`` 0 takes all cores."""
+
+    def __init__(self, artifact: Artifact, threads: int = 0) -> None:
+        self._artifact = artifact
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._library = ctypes.CDLL(
+            str(host.build_library(f"#define RF_LIBRARY 1\n{artifact.text()}"))
+        )
+        self._declare()
+        self._session = self._library.rf_create(os.fsencode(artifact.weights), self._threads)
+        if not self._session:
+            message = self._library.rf_last_error(None).decode(errors="replace")
+            raise ArtifactError(f"{message}\n    fix: compile the model again")
+
+    def _declare(self) -> None:
+        pointer = ctypes.c_void_p
+        self._library.rf_create.restype = pointer
+        self._library.rf_create.argtypes = [ctypes.c_char_p, ctypes.c_int]
+        self._library.rf_run.argtypes = [pointer] * 5
+        self._library.rf_last_error.restype = ctypes.c_char_p
+        self._library.rf_last_error.argtypes = [pointer]
+        self._library.rf_destroy.argtypes = [pointer]
+
+    @property
+    def description(self) -> str:
+        return f"host, {self._threads} thread{'s' if self._threads > 1 else ''}"
+
+    def run(self, inputs: list[Array]) -> list[Array]:
+        outputs = [np.empty(port.shape, dtype=port.dtype) for port in self._artifact.outputs]
+        self.bind(inputs, outputs)()
+        return outputs
+
+    def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
+        """A call that runs the model on these very arrays; for measuring without the wrapper's own work."""
+        given, taken = _addresses(inputs), _addresses(outputs)
+        keep = (tuple(inputs), tuple(outputs))
+
+        def call() -> None:
+            assert keep
+            if self._library.rf_run(self._session, given, taken, None, None):
+                raise DeviceError(self._library.rf_last_error(self._session).decode())
+
+        return call
+
+    def close(self) -> None:
+        if self._session:
+            self._library.rf_destroy(self._session)
+            self._session = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_session", None):
+            self.close()
+
+
+def _addresses(arrays: Sequence[Array]) -> ctypes.Array[Any]:
+    table = (ctypes.c_void_p * max(1, len(arrays)))()
+    for number, array in enumerate(arrays):
+        table[number] = array.ctypes.data
+    return table

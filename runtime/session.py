@@ -1,0 +1,115 @@
+"""Run a compiled model: shaped like ``onnxruntime.InferenceSession``, NumPy in and NumPy out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+import numpy as np
+
+from ramforge.codegen import artifact as artifacts
+from ramforge.codegen.artifact import Artifact, Port
+from ramforge.compiler.errors import DeviceError, ShapeError
+from ramforge.compiler.ir import Array
+from ramforge.runtime.drivers import Driver, open_driver
+
+
+class Session:
+    """One model on one device. One run in flight at a time; ``close`` frees the device.
+
+    ``device`` is ``auto`` (a GPU if there is one, else the host), ``host``, ``host:2`` (two cores) or ``cuda``.
+    """
+
+    def __init__(self, artifact: Artifact | str | os.PathLike[str], device: str = "auto") -> None:
+        self.artifact = artifact if isinstance(artifact, Artifact) else artifacts.load(artifact)
+        self._driver: Driver | None = open_driver(self.artifact, device)
+        self._busy = threading.Lock()
+
+    @property
+    def device(self) -> str:
+        """What the model runs on, in words."""
+        return self._open().description
+
+    def get_inputs(self) -> tuple[Port, ...]:
+        return self.artifact.inputs
+
+    def get_outputs(self) -> tuple[Port, ...]:
+        return self.artifact.outputs
+
+    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Array]:
+        """The named outputs (all of them for None), as new arrays."""
+        arrays = [_checked(port, inputs) for port in self.artifact.inputs]
+        known = [port.name for port in self.artifact.inputs]
+        unknown = sorted(set(inputs) - set(known))
+        if unknown:
+            raise ShapeError(f"unknown inputs {unknown}\n    fix: the model's inputs are {known}")
+        wanted = [self._position(name) for name in outputs] if outputs is not None else None
+        driver = self._open()
+        if not self._busy.acquire(blocking=False):
+            raise DeviceError("a run of this session is in flight\n    fix: one session a thread")
+        try:
+            results = driver.run(arrays)
+        finally:
+            self._busy.release()
+        return results if wanted is None else [results[position] for position in wanted]
+
+    def close(self) -> None:
+        if self._driver is not None:
+            self._driver.close()
+            self._driver = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Driver:
+        if self._driver is None:
+            raise DeviceError("the session is closed\n    fix: open a new one")
+        return self._driver
+
+    def _position(self, name: str) -> int:
+        names = [port.name for port in self.artifact.outputs]
+        if name not in names:
+            raise ShapeError(f"unknown output {name!r}\n    fix: the model's outputs are {names}")
+        return names.index(name)
+
+
+def _checked(port: Port, inputs: Mapping[str, Array]) -> Array:
+    """The array of an input, with the right type and shape and in index order."""
+    if port.name not in inputs:
+        shape = "x".join(map(str, port.shape))
+        raise ShapeError(
+            f"input {port.name!r} is missing\n    fix: give a {port.dtype} array of shape {shape}"
+        )
+    array = np.asarray(inputs[port.name])
+    if array.dtype != np.dtype(port.dtype):
+        raise ShapeError(
+            f"input {port.name!r}: got {array.dtype}, compiled for {port.dtype}\n"
+            f"    fix: {port.name}.astype({port.dtype!r})"
+        )
+    if array.shape != port.shape:
+        raise ShapeError(_shape_message(port, array.shape))
+    return np.ascontiguousarray(array)
+
+
+def _shape_message(port: Port, got: tuple[int, ...]) -> str:
+    head = f"input {port.name!r}: got {_plain(got)}, compiled for {_plain(port.shape)}"
+    if len(got) != len(port.shape):
+        return f"{head}; it must have {len(port.shape)} axes\n    fix: reshape the array"
+    wrong = [axis for axis, size in enumerate(got) if size != port.shape[axis]]
+    parts = ", ".join(f"axis {axis} must be {port.shape[axis]}" for axis in wrong)
+    shape = "x".join(map(str, got))
+    return f"{head}; {parts}\n    fix: compile again with --shapes {port.name}:{shape}, or reshape"
+
+
+def _plain(shape: tuple[int, ...]) -> str:
+    return f"({','.join(map(str, shape))})"
