@@ -1,7 +1,8 @@
-"""What a compilation leaves behind: ``out.cu``, ``out.safetensors`` and ``out.json``, or nothing at all.
+"""What a compilation leaves behind: ``out.cu``, ``out.safetensors`` and ``out.json``, or nothing at
+all.
 
-The three files are written under temporary names and renamed at the end, the source last: whoever sees the source
-sees all of it.
+The three files are written under temporary names and renamed at the end, the source last: whoever
+sees the source sees all of it.
 """
 
 from __future__ import annotations
@@ -88,12 +89,14 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         ) from None
     if known != FORMAT:
         raise ArtifactError(
-            f"{manifest}: format {known}, this ramforge reads {FORMAT}\n    fix: compile the model again"
+            f"{manifest}: format {known}, this ramforge reads {FORMAT}\n"
+            "    fix: compile the model again"
         )
     artifact = Artifact(source, table)
     if not artifact.weights.is_file():
         raise ArtifactError(
-            f"{artifact.weights}: the weights file is missing\n    fix: keep it beside {source.name}"
+            f"{artifact.weights}: the weights file is missing\n"
+            f"    fix: keep it beside {source.name}"
         )
     return artifact
 

@@ -1,4 +1,6 @@
-"""The schedule as rows of text: neighbouring lanes that do the same on neighbouring tasks are one row."""
+"""The schedule as rows of text: neighbouring lanes that do the same on neighbouring tasks are one
+row.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The weights file: safetensors, in the order in which the program reads them, aligned for 16-byte loads.
+"""The weights file: safetensors, in the order in which the program reads them, aligned for 16-byte
+loads.
 
 The format allows no holes, so padding is written as tensors of its own.
 """

@@ -1,8 +1,9 @@
 """Proofs: that a graph is well formed, and that a Plan is safe whatever the vEUs' relative speed.
 
-``check_plan`` knows nothing of policies. It replays the lanes with vector clocks: entry A happens before entry B if
-B's lane has waited, directly or through others, for a signal that came after A. Then every read must come after its
-write, and whatever shares memory must be over before it is overwritten.
+``check_plan`` knows nothing of policies. It replays the lanes with vector clocks: entry A happens
+before entry B if B's lane has waited, directly or through others, for a signal that came after A.
+Then every read must come after its write, and whatever shares memory must be over before it is
+overwritten.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ramforge.compiler.device import VDevice
 from ramforge.compiler.errors import RamforgeError
@@ -68,7 +70,7 @@ def _require(condition: bool, where: str, message: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """All runs of one rOperator: where they stand, what they cover, and what happened before each."""
+    """All runs of one rOperator: where they stand, what they cover, what happened before them."""
 
     launch: Ints
     lane: Ints
@@ -77,9 +79,9 @@ class Runs:
     count: Ints
     clock: Ints  # (runs, lanes): how many entries of each lane are over
 
-    def before(self, later: Runs) -> np.ndarray:  # type: ignore[type-arg]
+    def before(self, later: Runs) -> NDArray[np.bool_]:
         """A matrix (runs of self, runs of later): whether the one is over when the other starts."""
-        waited = later.clock[:, self.lane].T > self.position[:, None]
+        waited = self.position[:, None] < later.clock[:, self.lane].T
         same_launch = self.launch[:, None] == later.launch[None, :]
         return np.where(same_launch, waited, self.launch[:, None] < later.launch[None, :])
 
@@ -223,7 +225,7 @@ def _per_run(boxes: Boxes, runs: Runs) -> Boxes:
     return Boxes(start[back], stop[back])
 
 
-def _overlap(a: Boxes, b: Boxes) -> np.ndarray:  # type: ignore[type-arg]
+def _overlap(a: Boxes, b: Boxes) -> NDArray[np.bool_]:
     meet = (a.start[:, None, :] < b.stop[None, :, :]) & (b.start[None, :, :] < a.stop[:, None, :])
     return np.asarray(meet.all(axis=2))
 

@@ -1,8 +1,8 @@
 """Targets and vDevices: what a device is to the compiler.
 
-A Target is a table read from ``targets/<name>.json``: a named device, not an architecture, because the number of SMs
-is an input of the schedule. A VDevice is the target seen through one launch configuration: its vEUs are SMs times the
-blocks that one SM holds at once.
+A Target is a table read from ``targets/<name>.json``: a named device, not an architecture, because
+the number of SMs is an input of the schedule. A VDevice is the target seen through one launch
+configuration: its vEUs are SMs times the blocks that one SM holds at once.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class VEU:
 
 @dataclass(frozen=True, slots=True)
 class VDevice:
-    """A target with a launch configuration. These are inputs of emission, never read back from an assembler."""
+    """A target with a launch configuration. These are inputs of emission, never read back from an
+    assembler.
+    """
 
     target: Target
     threads: int

@@ -1,7 +1,8 @@
 """The data-flow graph: tensors, nodes and constants, all immutable.
 
-What always holds (``verify`` in ``check.py`` says so): names are unique, nodes stand in topological order,
-every tensor has a static shape, every node input is a graph input, a constant or an earlier output.
+What always holds (``verify`` in ``check.py`` says so): names are unique, nodes stand in topological
+order, every tensor has a static shape, every node input is a graph input, a constant or an earlier
+output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""From graph to rOperators: for each node the family that fits, its variants, and the one that is chosen."""
+"""From graph to rOperators: for each node the family that fits, its variants, and the one that is
+chosen.
+"""
 
 from __future__ import annotations
 

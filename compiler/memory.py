@@ -1,8 +1,9 @@
-"""Where every tensor lives: one workspace for what lives between two rOperators, planned from lifetimes.
+"""Where every tensor lives: one workspace for all that lives between rOperators, by lifetimes.
 
-A buffer belongs to an alias set of tensors (today always one; a cache that is input and output at once will be two).
-Two buffers may share memory if one is dead in every step of the plan in which the other lives. Steps are what all
-vEUs agree on: everything of one step happens before anything of the next.
+A buffer belongs to an alias set of tensors (today always one; a cache that is input and output at
+once will be two). Two buffers may share memory if one is dead in every step of the plan in which
+the other lives. Steps are what all vEUs agree on: everything of one step happens before anything of
+the next.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def plan_memory(
     plan: Plan,
     weights: Mapping[str, int],
 ) -> Memory:
-    """Place all tensors; ``weights`` gives the size in bytes of each constant operand, in file order."""
+    """Place all tensors; ``weights`` gives the size in bytes of each constant operand, in file
+    order.
+    """
     places: dict[str, Place] = {}
     for number, name in enumerate((*graph.inputs, *graph.outputs)):
         places[name] = Place(2 + number, 0)

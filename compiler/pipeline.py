@@ -6,9 +6,10 @@ The order, and why:
 2. ``express``: from here on a node is what it computes.
 3. ``fold_constants``: what weights alone decide is decided now.
 4. ``assign_layouts`` before fusion, because a view that is cheap in one layout is not in another.
-5. ``absorb_finishes`` (pointwise tails into products) before ``inline_maps`` (movement and pointwise into their
-   readers): a bias belongs into the product, not into the transpose behind it. Then both again, for what the
-   first round set free.
+5. ``absorb_finishes`` (pointwise tails into products) before ``inline_maps`` (movement and
+pointwise into their
+   readers): a bias belongs into the product, not into the transpose behind it. Then both again, for
+   what the first round set free.
 6. ``drop_dead`` behind each of them.
 """
 

@@ -1,7 +1,7 @@
 """The table of operators: everything the compiler knows about an operator, declared in one place.
 
-Each module of ``ramforge.kernels`` adds its entries when it is imported; nothing else in the compiler asks for an
-operator by name.
+Each module of ``ramforge.kernels`` adds its entries when it is imported; nothing else in the
+compiler asks for an operator by name.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def _never(node: Node, graph: Graph) -> tuple[str, str] | None:
 class Operator:
     """An ONNX operator.
 
-    ``express`` rewrites a node into single-output nodes that carry a computation; ``refuse`` gives (reason, fix) for a
-    node this entry cannot do.
+    ``express`` rewrites a node into single-output nodes that carry a computation; ``refuse`` gives
+    (reason, fix) for a node this entry cannot do.
     """
 
     name: str
@@ -59,7 +59,8 @@ def names() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A kernel family: the kinds of computation it carries out, as C++ in ``library`` and as variants for a node.
+    """A kernel family: the kinds of computation it carries out, as C++ in ``library`` and as
+    variants for a node.
 
     Families are asked in the order of ``rank``; the first that ``fits`` a node carries it out.
     """

@@ -1,8 +1,9 @@
 """The second IR: rOperators made of rTasks, and the Plan that says which vEU runs what, when.
 
-An rOperator's rTasks are homogeneous: they share one body and differ by a task index; what they read and write is
-kept in columns (``Boxes``), never as a Python object for each task. A Plan is a row of Launches; a Launch gives each
-vEU a lane, and a lane is a list of Prefetch, Wait, Run and Signal entries.
+An rOperator's rTasks are homogeneous: they share one body and differ by a task index; what they
+read and write is kept in columns (``Boxes``), never as a Python object for each task. A Plan is a
+row of Launches; a Launch gives each vEU a lane, and a lane is a list of Prefetch, Wait, Run and
+Signal entries.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from ramforge.compiler.ir import Array
 class Body:
     """The code of one rTask, specialised for shapes but not for tensors.
 
-    ``text`` is C++ (the members of a struct); equal texts are one body however many layers use it. The arena is the
-    scratch memory of a block: shared memory on a GPU, a private buffer on the host.
+    ``text`` is C++ (the members of a struct); equal texts are one body however many layers use it.
+    The arena is the scratch memory of a block: shared memory on a GPU, a private buffer on the
+    host.
     """
 
     family: str
@@ -50,8 +52,9 @@ class TaskCost:
 class Variant:
     """One way to carry out a node: a body, a number of rTasks, and the regions each rTask touches.
 
-    ``operands`` are tensor names in the order in which the body numbers them, the output last. ``packed`` makes the
-    weights that this variant wants in an order of its own; they are operands too.
+    ``operands`` are tensor names in the order in which the body numbers them, the output last.
+    ``packed`` makes the weights that this variant wants in an order of its own; they are operands
+    too.
     """
 
     body: Body
@@ -65,7 +68,9 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ROperator:
-    """A node of the graph with its chosen variant: ``variant.tasks`` rTasks that may run in any order."""
+    """A node of the graph with its chosen variant: ``variant.tasks`` rTasks that may run in any
+    order.
+    """
 
     name: str
     op: str
@@ -87,7 +92,9 @@ class RTask:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """Ask for what the coming tasks need and no running task makes (the weights of the first of them)."""
+    """Ask for what the coming tasks need and no running task makes (the weights of the first of
+    them).
+    """
 
     rank: int
     operator: int
@@ -145,8 +152,8 @@ class Launch:
 class Plan:
     """The launches of a program, in order; a launch sees everything the one before it wrote.
 
-    ``steps`` gives each rOperator a number: everything of one step happens before anything of a later one. The
-    planner of memory relies on it, and the checker proves it.
+    ``steps`` gives each rOperator a number: everything of one step happens before anything of a
+    later one. The planner of memory relies on it, and the checker proves it.
     """
 
     policy: str

@@ -1,4 +1,4 @@
-"""Operators and the kernel families that carry them out. Importing this package fills the registry."""
+"""Operators and the kernel families that carry them out. Importing this fills the registry."""
 
 from ramforge.kernels import (  # noqa: F401
     contract,

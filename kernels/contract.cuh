@@ -1,8 +1,10 @@
-// Matrix products of every kind: store(m, n, sum over k of A(m, k) * B(k, n)) for one tile of the output.
+// Matrix products of every kind: store(m, n, sum over k of A(m, k) * B(k, n)) for one tile of the
+// output.
 //
-// K is SEGMENTS runs of LENGTH elements that lie STEP apart, so a convolution is the same loop as a matrix product:
-// row(m, segment) is where the run of row m starts, or null where it is padding. B comes as a source with packed
-// panels of RF_PANEL columns (weights), or as a function of (k, n) that is packed on the way.
+// K is SEGMENTS runs of LENGTH elements that lie STEP apart, so a convolution is the same loop as a
+// matrix product: row(m, segment) is where the run of row m starts, or null where it is padding. B
+// comes as a source with packed panels of RF_PANEL columns (weights), or as a function of (k, n)
+// that is packed on the way.
 enum { RF_PANEL = 32, RF_DEPTH = 16 };
 
 template <int M_, int N_, int SEGMENTS_, int LENGTH_, int STEP_>
@@ -37,12 +39,14 @@ RF_DEVICE rf_dense<F> rf_make_dense(F element) {
 }
 
 #if defined(RF_SIMT)
-// Each thread keeps a BM/16 x BN/16 patch; both operands go through the arena, RF_DEPTH of K at a time.
+// Each thread keeps a BM/16 x BN/16 patch; both operands go through the arena, RF_DEPTH of K at a
+// time.
 template <class P, int BM, int BN, class R, class B, class S>
 RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S store) {
   constexpr int TM = BM / 16, TN = BN / 16;
-  float* a_tile = reinterpret_cast<float*>(arena);  // [RF_DEPTH][BM + 1]: the odd pitch keeps banks apart
-  float* b_tile = a_tile + RF_DEPTH * (BM + 1);     // [RF_DEPTH][BN]
+  float* a_tile =
+      reinterpret_cast<float*>(arena);  // [RF_DEPTH][BM + 1]: the odd pitch keeps banks apart
+  float* b_tile = a_tile + RF_DEPTH * (BM + 1);  // [RF_DEPTH][BN]
   const int m0 = tile_m * BM, n0 = tile_n * BN;
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   float sums[TM][TN];
@@ -101,7 +105,8 @@ enum { RF_WIDTH = 4, RF_ROWS = 4 };
 #endif
 typedef float rf_vector __attribute__((vector_size(RF_WIDTH * 4), aligned(4), may_alias));
 
-// ROWS x (2 vectors) of the output stay in registers over all of K; `runs` points at the first row's runs.
+// ROWS x (2 vectors) of the output stay in registers over all of K; `runs` points at the first
+// row's runs.
 template <class P, int PITCH, int ROWS>
 RF_DEVICE void rf_register_tile(const float* const* runs, const float* panel, float* out,
                                 int out_pitch) {
@@ -142,9 +147,10 @@ RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S st
   static const float zeros[P::STEP == 1 ? P::LENGTH : 1] = {};
   const int m0 = tile_m * BM, n0 = tile_n * BN;
   const int rows = rf_least(BM, P::M - m0), columns = rf_least(BN, P::N - n0);
-  float* sums = reinterpret_cast<float*>(arena);               // [BM][BN]
-  const float** runs = (const float**)(sums + BM * BN);        // [SEGMENTS][BM]
-  float* packing = (float*)(runs + (rf_size)P::SEGMENTS * BM);  // [K][RF_PANEL], for B that is not packed
+  float* sums = reinterpret_cast<float*>(arena);         // [BM][BN]
+  const float** runs = (const float**)(sums + BM * BN);  // [SEGMENTS][BM]
+  float* packing =
+      (float*)(runs + (rf_size)P::SEGMENTS * BM);  // [K][RF_PANEL], for B that is not packed
   for (int s = 0; s < P::SEGMENTS; ++s) {
     for (int m = 0; m < rows; ++m) {
       const float* run = row(m0 + m, s);

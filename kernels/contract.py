@@ -1,7 +1,8 @@
-"""The contract family: tiles of a matrix product. MatMul, Gemm and every convolution with real channels.
+"""The contract family: tiles of a matrix product. MatMul, Gemm and every convolution with real
+channels.
 
-A convolution is a product whose rows of A are runs of input channels: one run for each position of the kernel window.
-Constant operands are packed into panels when the model is compiled.
+A convolution is a product whose rows of A are runs of input channels: one run for each position of
+the kernel window. Constant operands are packed into panels when the model is compiled.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import interpret, terms
 from ramforge.compiler.expressions.computation import Computation, Roles, computation_of
 from ramforge.compiler.expressions.index import Index, Var
+from ramforge.compiler.expressions.regions import Boxes
 from ramforge.compiler.expressions.terms import Apply, Load
 from ramforge.compiler.expressions.text import Writer
 from ramforge.compiler.ir import Array, DType, Graph, Node
@@ -168,7 +170,9 @@ def _variant(node: Node, graph: Graph, product: Product, tile: tuple[int, int]) 
 
 
 def _is_packable(product: Product, graph: Graph, weight: str) -> bool:
-    """A constant that is read as B and nowhere else; an epilogue that reads it too wants it as it is."""
+    """A constant that is read as B and nowhere else; an epilogue that reads it too wants it as it
+    is.
+    """
     readers = [load for load in product.placed.computation.loads() if load.slot == product.b.slot]
     return weight in graph.constants and len(readers) == 1
 
@@ -198,7 +202,7 @@ def _alone(load: Load) -> Load:
 
 def _regions(
     node: Node, product: Product, tile: tuple[int, int], tasks: int
-) -> tuple[dict[str, space.Boxes], dict[str, space.Boxes]]:
+) -> tuple[dict[str, Boxes], dict[str, Boxes]]:
     tile_m, tile_n = tile
     tiles_m, tiles_n = -(-product.m // tile_m), -(-product.n // tile_n)
     task = np.arange(tasks, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Operators that only move elements: every one is a map whose value is a load at a computed index."""
+"""Operators that only move elements: each is a map whose value is a load at a computed index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Operators that need statistics of whole rows, and BatchNormalization, which at inference needs none."""
+"""Operators that need statistics of whole rows, and BatchNormalization, which at inference needs
+none.
+"""
 
 from __future__ import annotations
 

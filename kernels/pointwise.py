@@ -1,4 +1,6 @@
-"""Pointwise operators: a row each. The C text, the NumPy function, and that is all the compiler needs."""
+"""Pointwise operators: a row each. The C text, the NumPy function, and that is all the compiler
+needs.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from ramforge.compiler.expressions import computation as comp
 from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.computation import Computation, broadcast_load, computed
 from ramforge.compiler.expressions.functions import boolean, define
+from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.terms import Expr, apply, cast_to, const
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Operator, register
@@ -19,7 +22,7 @@ from ramforge.compiler.registry import Operator, register
 Formula = Callable[[Node, list[Expr]], Expr]
 
 
-def operand(node: Node, graph: Graph, slot: int, axes: tuple[comp.Index, ...]) -> Expr:
+def operand(node: Node, graph: Graph, slot: int, axes: tuple[Index, ...]) -> Expr:
     """An input as NumPy would broadcast it; a constant of one element is a literal."""
     name = node.inputs[slot]
     value = graph.constants.get(name)

@@ -1,7 +1,9 @@
-"""The reduce family: a fold over part of the index space. Reductions, pooling, depthwise convolution.
+"""The reduce family: a fold over part of the index space. Reductions, pooling, depthwise
+convolution.
 
-Two ways to go through memory: *strips*, where neighbours of the output are neighbours of the input and each folds on
-its own, and *rows*, where the folded elements are neighbours and one warp works on one output element.
+Two ways to go through memory: *strips*, where neighbours of the output are neighbours of the input
+and each folds on its own, and *rows*, where the folded elements are neighbours and one warp works
+on one output element.
 """
 
 from __future__ import annotations

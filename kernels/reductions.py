@@ -119,7 +119,9 @@ _global_pool("GlobalMaxPool", comp.MAXIMUM, mean=False)
 
 
 class Window:
-    """The sliding window of a pooling or a convolution: strides, dilations and padding for each spatial axis."""
+    """The sliding window of a pooling or a convolution: strides, dilations and padding for each
+    spatial axis.
+    """
 
     def __init__(self, node: Node, kernel: Sequence[int], source: Tensor, output: Tensor) -> None:
         rank = len(kernel)

@@ -1,13 +1,13 @@
-// Rows that need their own statistics: softmax, log-softmax and normalisation to mean 0 and variance 1.
-// load(row, column) gives an element, store(row, column, value) takes the result.
+// Rows that need their own statistics: softmax, log-softmax and normalisation to mean 0 and
+// variance 1. load(row, column) gives an element, store(row, column, value) takes the result.
 template <int ROWS, int COLUMNS, int TASK_ROWS, class L, class S>
 RF_DEVICE void rf_softmax(int task, L load, S store) {
   rf_each_row<ROWS, TASK_ROWS>(task, [=](int row) {
     using T = decltype(load(0, 0));
     const T peak =
         rf_row_fold<rf_larger, COLUMNS>((T)-RF_INFINITY, [=](int c) { return load(row, c); });
-    const T sum = rf_row_fold<rf_plus, COLUMNS>(
-        (T)0, [=](int c) { return rf_exp(load(row, c) - peak); });
+    const T sum =
+        rf_row_fold<rf_plus, COLUMNS>((T)0, [=](int c) { return rf_exp(load(row, c) - peak); });
     const T scale = (T)1 / sum;
     rf_row_map<COLUMNS>([=](int c) { store(row, c, rf_exp(load(row, c) - peak) * scale); });
   });
@@ -19,8 +19,8 @@ RF_DEVICE void rf_log_softmax(int task, L load, S store) {
     using T = decltype(load(0, 0));
     const T peak =
         rf_row_fold<rf_larger, COLUMNS>((T)-RF_INFINITY, [=](int c) { return load(row, c); });
-    const T sum = rf_row_fold<rf_plus, COLUMNS>(
-        (T)0, [=](int c) { return rf_exp(load(row, c) - peak); });
+    const T sum =
+        rf_row_fold<rf_plus, COLUMNS>((T)0, [=](int c) { return rf_exp(load(row, c) - peak); });
     const T shift = peak + rf_log(sum);
     rf_row_map<COLUMNS>([=](int c) { store(row, c, load(row, c) - shift); });
   });

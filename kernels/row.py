@@ -1,4 +1,6 @@
-"""The row family: softmax, log-softmax and normalisation, which need statistics of a whole row first."""
+"""The row family: softmax, log-softmax and normalisation, which need statistics of a whole row
+first.
+"""
 
 from __future__ import annotations
 

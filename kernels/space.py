@@ -1,7 +1,8 @@
-"""Iteration spaces: how a computation's axes become the rows and columns that a tile primitive runs over.
+"""Iteration spaces: how a computation's axes become the rows and columns that a tile primitive runs
+over.
 
-Axes are taken in the order in which the output lies in memory. Neighbours are merged wherever every offset stays a
-plain sum, so that an elementwise node is one long loop whatever its rank.
+Axes are taken in the order in which the output lies in memory. Neighbours are merged wherever every
+offset stays a plain sum, so that an elementwise node is one long loop whatever its rank.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from ramforge.compiler.ir import Graph, Node, Tensor
 class Placed:
     """A computation together with where its inputs and its output lie.
 
-    ``output`` is the output's position along each of its own axes, so that it can follow a change of variables.
+    ``output`` is the output's position along each of its own axes, so that it can follow a change
+    of variables.
     """
 
     computation: Computation
@@ -42,7 +44,9 @@ class Placed:
         return ix.flatten(self.output, self.target.strides)
 
     def memory_order(self, axes: Sequence[Var]) -> tuple[Var, ...]:
-        """These axes from the outermost to the innermost in the output's memory, length one left out."""
+        """These axes from the outermost to the innermost in the output's memory, length one left
+        out.
+        """
         ordered = [self.computation.axes[axis] for axis in self.target.layout]
         return tuple(var for var in ordered if var in axes and var.size != 1)
 
@@ -85,7 +89,7 @@ def place(node: Node, graph: Graph, computation: Computation) -> Placed:
 
 
 def merge(placed: Placed, axes: tuple[Var, ...], name: str) -> tuple[Placed, tuple[Var, ...]]:
-    """Merge neighbours among these axes (outermost first) where no quotient or remainder appears."""
+    """Merge neighbouring axes (outermost first) where no quotient or remainder appears."""
     merged: list[Var] = []
     for axis in axes:
         if merged:

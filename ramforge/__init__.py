@@ -44,7 +44,8 @@ __all__ = [
     "load",
 ]
 
-# Names that pull in onnx or the build tools are found when they are first used: `import ramforge` stays quick.
+# Names that pull in onnx or the build tools are found when they are first used: `import ramforge`
+# stays quick.
 _LAZY = {
     "compile": "ramforge.api",
     "load": "ramforge.api",

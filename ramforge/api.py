@@ -30,7 +30,8 @@ def compile(
 ) -> Artifact:
     """Compile an ONNX model to ``output`` (a path that ends in .cu), or into the cache without one.
 
-    Beside the source stand the weights (.safetensors) and the manifest (.json). Needs no compiler and no GPU.
+    Beside the source stand the weights (.safetensors) and the manifest (.json). Needs no compiler
+    and no GPU.
     """
     from ramforge.compiler.frontend import import_model
 

@@ -19,7 +19,8 @@ from ramforge.runtime.drivers import Driver, open_driver
 class Session:
     """One model on one device. One run in flight at a time; ``close`` frees the device.
 
-    ``device`` is ``auto`` (a GPU if there is one, else the host), ``host``, ``host:2`` (two cores) or ``cuda``.
+    ``device`` is ``auto`` (a GPU if there is one, else the host), ``host``, ``host:2`` (two cores)
+    or ``cuda``.
     """
 
     def __init__(self, artifact: Artifact | str | os.PathLike[str], device: str = "auto") -> None:

@@ -1,4 +1,6 @@
-"""The analytic prior: a roofline for one rTask, with the memory's bandwidth shared by the busy vEUs."""
+"""The analytic prior: a roofline for one rTask, with the memory's bandwidth shared by the busy
+vEUs.
+"""
 
 from __future__ import annotations
 

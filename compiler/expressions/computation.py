@@ -1,7 +1,9 @@
-"""What a node computes, in full: an output index space, a value, a way to combine values, and what is done after.
+"""What a node computes, in full: an output index space, a value, a way to combine values, and what
+is done after.
 
-``output[axes] = finish(combine over the reduction of value)``. Without a reduction it is a map. Four kernel families
-carry these out (map, reduce, row, contract); which one fits is read off the computation, not the operator's name.
+``output[axes] = finish(combine over the reduction of value)``. Without a reduction it is a map.
+Four kernel families carry these out (map, reduce, row, contract); which one fits is read off the
+computation, not the operator's name.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ COMBINERS = (SUM, PRODUCT, MAXIMUM, MINIMUM)
 class Roles:
     """The axes of a matrix product: ``output[batch, rows, columns]``; the reduction is shared.
 
-    Any of the three may be several axes (a convolution's rows are batch, height and width). With ``groups``, the one
-    column axis falls into that many equal parts, each a product of its own.
+    Any of the three may be several axes (a convolution's rows are batch, height and width). With
+    ``groups``, the one column axis falls into that many equal parts, each a product of its own.
     """
 
     batch: tuple[Var, ...]
@@ -40,8 +42,9 @@ class Roles:
 class Computation:
     """One output, element by element.
 
-    A row kind (softmax, normalize) runs over ``reduction``, which are then axes of the output themselves; ``finish``
-    sees each element's own result. ``roles`` is there where value is a product of two loads.
+    A row kind (softmax, normalize) runs over ``reduction``, which are then axes of the output
+    themselves; ``finish`` sees each element's own result. ``roles`` is there where value is a
+    product of two loads.
     """
 
     axes: tuple[Var, ...]

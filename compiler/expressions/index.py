@@ -1,8 +1,9 @@
 """Integer index arithmetic in one canonical form: a sum of coefficient times atom, plus a constant.
 
-An atom is a loop variable, a quotient, a remainder, or an integer read from a tensor. Sums are sorted and like terms
-merged when they are made, and quotients and remainders are simplified by the ranges of what is in them; so a reshape
-of a reshape is again plain variables, and two equal indices are equal objects.
+An atom is a loop variable, a quotient, a remainder, or an integer read from a tensor. Sums are
+sorted and like terms merged when they are made, and quotients and remainders are simplified by the
+ranges of what is in them; so a reshape of a reshape is again plain variables, and two equal indices
+are equal objects.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def _quotient(index: Index, divisor: int) -> Index:
     rest = Index(tuple((a, c) for a, c in index.terms if c % divisor), index.const % divisor)
     outside = total(whole, index.const // divisor)
     low, high = bounds(rest)
-    if 0 <= low and high < divisor:
+    if low >= 0 and high < divisor:
         return outside
     common = math.gcd(divisor, *(c for _, c in rest.terms))
     if common > 1:
@@ -177,7 +178,7 @@ def _remainder(index: Index, divisor: int) -> Index:
         return constant(0)
     rest = Index(tuple((a, c) for a, c in index.terms if c % divisor), index.const % divisor)
     low, high = bounds(rest)
-    if 0 <= low and high < divisor:
+    if low >= 0 and high < divisor:
         return rest
     common = math.gcd(divisor, *(c for _, c in rest.terms))
     if common > 1 and rest.const % common == 0:

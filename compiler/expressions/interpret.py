@@ -1,4 +1,6 @@
-"""Run a computation with NumPy: the oracle of the code generators, and the engine of constant folding."""
+"""Run a computation with NumPy: the oracle of the code generators, and the engine of constant
+folding.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from ramforge.compiler.ir import Array
 
 Env = Mapping[Var, Array]
 
-_FOLDS = {comp.SUM: np.sum, comp.PRODUCT: np.prod, comp.MAXIMUM: np.max, comp.MINIMUM: np.min}
+
+def _fold(kind: str, value: Array, axes: tuple[int, ...]) -> Array:
+    if kind == comp.SUM:
+        return np.asarray(np.sum(value, axis=axes, dtype=value.dtype))
+    if kind == comp.PRODUCT:
+        return np.asarray(np.prod(value, axis=axes, dtype=value.dtype))
+    return np.asarray(
+        np.max(value, axis=axes) if kind == comp.MAXIMUM else np.min(value, axis=axes)
+    )
 
 
 def run(computation: Computation, inputs: Sequence[Array]) -> Array:
@@ -30,11 +40,7 @@ def run(computation: Computation, inputs: Sequence[Array]) -> Array:
         value = _row(computation, value)
     elif not computation.is_map:
         folded = tuple(range(len(computation.axes), len(spaces)))
-        value = (
-            _FOLDS[computation.kind](value, axis=folded, dtype=value.dtype)
-            if (computation.kind in (comp.SUM, comp.PRODUCT))
-            else _FOLDS[computation.kind](value, axis=folded)
-        )
+        value = _fold(computation.kind, value, folded)
         for var in computation.reduction:
             del env[var]
         env = {var: grid.reshape(grid.shape[: len(computation.axes)]) for var, grid in env.items()}

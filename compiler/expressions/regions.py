@@ -1,7 +1,7 @@
 """Which part of a tensor a set of tasks touches, read off the expressions by interval arithmetic.
 
-A task is a box of loop variables; every load's index then has a least and a greatest value along each axis. Boxes of
-all tasks of an rOperator are columns of NumPy arrays: one row a task.
+A task is a box of loop variables; every load's index then has a least and a greatest value along
+each axis. Boxes of all tasks of an rOperator are columns of NumPy arrays: one row a task.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The expression IR: one scalar value for each position of an output.
 
-Expressions are interned, so equal ones are the same object and a shared part is shared however the expression was
-built. ``Load`` reads an input of the node at a computed index; ``fill`` is what lies outside of that input.
+Expressions are interned, so equal ones are the same object and a shared part is shared however the
+expression was built. ``Load`` reads an input of the node at a computed index; ``fill`` is what lies
+outside of that input.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write expressions as C: a list of named values, one statement for each shared or long part.
 
-A ``Writer`` is one block of code. It declares each value once, in the order of use, so that nothing is computed
-twice however often it appears.
+A ``Writer`` is one block of code. It declares each value once, in the order of use, so that nothing
+is computed twice however often it appears.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _shortest_float32(value: float) -> str:
 class Writer:
     """Turns expressions into statements and a final C expression.
 
-    ``names`` gives the C text of each variable, ``pointers`` of each slot; ``strides`` are those of each slot's
-    tensor in memory; ``filled`` is the text of the hole.
+    ``names`` gives the C text of each variable, ``pointers`` of each slot; ``strides`` are those of
+    each slot's tensor in memory; ``filled`` is the text of the hole.
     """
 
     def __init__(

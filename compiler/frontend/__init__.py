@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import onnx
+
 from ramforge.compiler.frontend.build import build
 from ramforge.compiler.frontend.convert import check, convert
 from ramforge.compiler.frontend.dimensions import bind

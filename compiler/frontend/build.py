@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
+
 from ramforge.compiler import registry
 from ramforge.compiler.errors import Problem, UnsupportedModel
 from ramforge.compiler.frontend import dimensions, problems

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import onnx
 from onnx import checker, helper, inliner, version_converter
+
 from ramforge.compiler.errors import InvalidModel, UnsupportedModel
 from ramforge.compiler.frontend import problems
 from ramforge.compiler.frontend.origins import adopt

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import onnx
+
 from ramforge.compiler.errors import CompileError, Problem
 from ramforge.compiler.frontend import problems
 from ramforge.compiler.frontend.slim import SlimModel, copy_with_nodes

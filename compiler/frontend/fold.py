@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from onnx import helper, shape_inference
+
 from ramforge.compiler.frontend.origins import adopt
 from ramforge.compiler.frontend.slim import (
     SlimModel,

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
+
 from ramforge.compiler.errors import ArtifactError, InvalidModel
 from ramforge.compiler.frontend.slim import (
     SlimModel,

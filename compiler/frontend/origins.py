@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import onnx
 from onnx import numpy_helper
+
 from ramforge.compiler.frontend.slim import Origin, SlimModel, unique_name
 
 

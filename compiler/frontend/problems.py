@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 import onnx
+
 from ramforge.compiler.errors import Problem
 from ramforge.compiler.frontend.slim import Origin
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
 from ramforge.compiler.errors import InvalidModel
 from ramforge.compiler.ir import Array, DType
 

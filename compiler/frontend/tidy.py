@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
 from ramforge.compiler.frontend.slim import Origin, SlimModel, element_types, unique_name
 from ramforge.compiler.ir import Array, Node
 

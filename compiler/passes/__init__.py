@@ -1,3 +1,4 @@
-"""The passes: each a pure function from Graph to Graph, in a file of its own, that gives the same object back if
+"""The passes: each a pure function from Graph to Graph, in a file of its own, that gives the same
+object back if
 nothing changed. Their order, and why, is in ``ramforge.compiler.pipeline``.
 """

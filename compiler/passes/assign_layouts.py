@@ -1,9 +1,9 @@
 """Choose the order of axes in memory for each tensor: channels last around convolutions.
 
-A product wants its columns to be neighbours in its output, and the last axis it sums over to be neighbours in its
-first operand. For MatMul that is index order; for a convolution it is channels last. Nodes in between take the order
-of their input. Graph inputs, outputs and constants stay in index order; a convolution that reads one of those gets a
-copy first.
+A product wants its columns to be neighbours in its output, and the last axis it sums over to be
+neighbours in its first operand. For MatMul that is index order; for a convolution it is channels
+last. Nodes in between take the order of their input. Graph inputs, outputs and constants stay in
+index order; a convolution that reads one of those gets a copy first.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def _reads_in_place(load: Load, axes: tuple[Var, ...]) -> bool:
 
 
 def _copy_for_product(node: Node, tensors: dict[str, Tensor]) -> tuple[Node, Tensor] | None:
-    """A copy in the wanted order of an operand that has to stay in index order; None where none is needed."""
+    """A copy in the wanted order of an operand that has to stay in index order; None where none is
+    needed.
+    """
     computation = computation_of(node)
     operand = _operand(computation)
     if operand is None or operand.slot != 0:

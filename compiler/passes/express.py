@@ -1,4 +1,6 @@
-"""Replace every ONNX node by nodes that carry a computation. After this pass no operator is special."""
+"""Replace every ONNX node by nodes that carry a computation. After this pass no operator is
+special.
+"""
 
 from __future__ import annotations
 

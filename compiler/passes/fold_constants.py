@@ -1,4 +1,6 @@
-"""Compute at compile time whatever depends on constants alone (a transposed weight, a table of positions)."""
+"""Compute at compile time whatever depends on constants alone (a transposed weight, a table of
+positions).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from ramforge.compiler.expressions import interpret
 from ramforge.compiler.expressions.computation import computation_of
 from ramforge.compiler.ir import Array, Graph, Node
 
-# An Expand of one number may be far larger than what it came from; such a thing stays in the program.
+# An Expand of one number may be far larger than what it came from; such a thing stays in the
+# program.
 ALWAYS_SMALL_BYTES = 1 << 20
 
 

@@ -1,8 +1,10 @@
-"""Vertical fusion: put maps into the nodes around them, so that fewer tensors and fewer dependency levels remain.
+"""Vertical fusion: put maps into the nodes around them, so that fewer tensors and fewer dependency
+levels remain.
 
-Two moves, both plain substitution of expressions. ``inline_maps`` replaces the load of a map's output by the map's
-own value at that position. ``absorb_finishes`` appends a map to the product, reduction or row whose output it reads
-element by element. A move is taken only if the node can still be carried out by as good a kernel family as before.
+Two moves, both plain substitution of expressions. ``inline_maps`` replaces the load of a map's
+output by the map's own value at that position. ``absorb_finishes`` appends a map to the product,
+reduction or row whose output it reads element by element. A move is taken only if the node can
+still be carried out by as good a kernel family as before.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ MOST_INPUTS = 24
 
 
 def inline_maps(graph: Graph) -> Graph:
-    """Inline every map that is only a load, and every other map that has one reader of each element."""
+    """Inline every map that is only a load, and every other map that has one reader of each
+    element.
+    """
     nodes = {node.outputs[0]: node for node in graph.nodes}
     readers = {name: len(users) for name, users in graph.consumers().items()}
     changed = False
@@ -60,7 +64,9 @@ def _may_inline(producer: Node, consumer: Node, readers: int, is_output: bool) -
 
 
 def _reads_once(used: Computation, slot: int, made: Computation) -> bool:
-    """Whether the consumer evaluates the producer no more often than its own kernel would, or it is all cheap."""
+    """Whether the consumer evaluates the producer no more often than its own kernel would, or it is
+    all cheap.
+    """
     loads = [load for load in used.loads() if load.slot == slot]
     out = _evaluations(used) * len(loads)
     produced = max(1, _evaluations(made))
@@ -93,7 +99,8 @@ def _inlined(consumer: Node, producer: Node) -> Node:
         loose = load.loose_axes()
         if not loose:
             return moved
-        # outside of the map's output there is the fill, and nothing may be read from outside of its inputs
+        # outside of the map's output there is the fill, and nothing may be read from outside of its
+        # inputs
         guard = terms.conjunction(
             [terms.inside(load.indices[axis], 0, load.shape[axis]) for axis in loose]
         )
@@ -117,7 +124,7 @@ def _same_bounds(moved: Load, load: Load) -> bool:
         if place.key not in {index.key for index in loose}
     ]
     spans_inside = all(
-        0 <= ix.bounds(moved.indices[axis])[0]
+        ix.bounds(moved.indices[axis])[0] >= 0
         and ix.bounds(moved.indices[axis])[1] < moved.shape[axis]
         for axis in others
     )
@@ -159,7 +166,9 @@ def _still_fits(merged: Node, before: Node, graph: Graph) -> bool:
 
 
 def absorb_finishes(graph: Graph) -> Graph:
-    """Append each map to the node that made the tensor it reads, the latest one if there are several."""
+    """Append each map to the node that made the tensor it reads, the latest one if there are
+    several.
+    """
     order = {node.outputs[0]: number for number, node in enumerate(graph.nodes)}
     nodes: dict[str, Node | None] = {node.outputs[0]: node for node in graph.nodes}
     readers = graph.consumers()

@@ -1,4 +1,6 @@
-"""One launch for each rOperator, in topological order: the yardstick that the paper calls RammerBase."""
+"""One launch for each rOperator, in topological order: the yardstick that the paper calls
+RammerBase.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ from ramforge.compiler.rprogram import ROperator
 
 
 def dependencies(operators: Sequence[ROperator]) -> nx.DiGraph:
-    """The graph of rOperators, an edge from the writer of a tensor to each reader. Computed, never declared."""
+    """The graph of rOperators, an edge from the writer of a tensor to each reader. Computed, never
+    declared.
+    """
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(operators)))
     writer: dict[str, int] = {}
@@ -31,7 +33,8 @@ def levels(operators: Sequence[ROperator]) -> list[list[int]]:
 
 
 def place(tasks: int, cost_ns: float, ready: list[float]) -> list[tuple[int, int, int]]:
-    """Give tasks to the vEUs that can start earliest; (vEU, first task, count) for each that got some.
+    """Give tasks to the vEUs that can start earliest; (vEU, first task, count) for each that got
+    some.
 
     ``ready`` is when each vEU is free, and is brought up to date. A vEU's tasks are neighbours.
     """

@@ -1,7 +1,9 @@
-"""The wave policy (the paper's Algorithm 1 in its first form): every fringe is a wave, all in one launch.
+"""The wave policy (the paper's Algorithm 1 in its first form): every fringe is a wave, all in one
+launch.
 
-Within a wave rTasks of all its operators are packed on the vEUs that can start earliest. Between two waves stands a
-barrier: a counter that every vEU with work in the one wave signals and every vEU with work in the next one awaits.
+Within a wave rTasks of all its operators are packed on the vEUs that can start earliest. Between
+two waves stands a barrier: a counter that every vEU with work in the one wave signals and every vEU
+with work in the next one awaits.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def waves(operators: tuple[ROperator, ...], device: VDevice) -> Plan:
 def _pack(
     operators: tuple[ROperator, ...], fringe: list[int], device: VDevice
 ) -> dict[int, list[tuple[int, int, int]]]:
-    """For each vEU with work in this wave its (operator, first task, count), in the fringe's order."""
+    """(operator, first task, count) for each vEU with work in this wave, in the fringe's order."""
     cost = AnalyticCost()
     ready = [0.0] * device.units
     total = sum(operators[number].tasks for number in fringe)

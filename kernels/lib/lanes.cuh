@@ -1,12 +1,14 @@
-// The persistent loop. A block runs the lanes block, block + blocks, ...: one each on the device the plan was made
-// for, several on a smaller one. Entries stand in topological order, so running lanes together cannot deadlock.
+// The persistent loop. A block runs the lanes block, block + blocks, ...: one each on the device
+// the plan was made for, several on a smaller one. Entries stand in topological order, so running
+// lanes together cannot deadlock.
 RF_DEVICE void rf_run_lanes(char* const* spaces, rf_control* control, char* arena, int launch,
                             int block, int blocks, unsigned epoch) {
   const rf_launch range = rf_launches[launch];
   for (int i = range.begin; i < range.end; ++i) {
     const rf_entry entry = rf_entries[i];
     const int past = entry.lane + entry.lanes;
-    int lane = block >= entry.lane ? block : block + (entry.lane - block + blocks - 1) / blocks * blocks;
+    int lane =
+        block >= entry.lane ? block : block + (entry.lane - block + blocks - 1) / blocks * blocks;
     if (lane >= past) continue;
     const int mine = (past - 1 - lane) / blocks + 1;
     if (entry.kind == RF_WAIT) {
@@ -46,9 +48,9 @@ static void rf_kernel(char* const* spaces, rf_control* control, int launch) {
 
 #if defined(RF_EMULATE)
 extern "C" __attribute__((visibility("default"))) int rf_emulate(const rf_emulator_config* config,
-                                                                char* const* spaces, void* control,
-                                                                int launch) {
-  return rf_emulator_launch(
-      config, [=] { rf_kernel(spaces, static_cast<rf_control*>(control), launch); });
+                                                                 char* const* spaces, void* control,
+                                                                 int launch) {
+  return rf_emulator_launch(config,
+                            [=] { rf_kernel(spaces, static_cast<rf_control*>(control), launch); });
 }
 #endif

@@ -1,4 +1,5 @@
-// Scalar functions. On the host they are branch-free polynomials, so that loops over them become vector code.
+// Scalar functions. On the host they are branch-free polynomials, so that loops over them become
+// vector code.
 RF_DEVICE int rf_least(int a, int b) { return a < b ? a : b; }
 RF_DEVICE int rf_floor_div(int a, int b) { return (a >= 0 ? a : a - b + 1) / b; }
 RF_DEVICE int rf_floor_mod(int a, int b) { return a - rf_floor_div(a, b) * b; }
@@ -64,7 +65,8 @@ RF_DEVICE float rf_exp(float x) {
   p = p * f * f + f + 1.0f;
   // two factors, so that 2^128 is no infinity on the way
   const int half = (int)n / 2;
-  const float scaled = p * rf_bits_float((half + 127) << 23) * rf_bits_float(((int)n - half + 127) << 23);
+  const float scaled =
+      p * rf_bits_float((half + 127) << 23) * rf_bits_float(((int)n - half + 127) << 23);
   const float low = x < -103.0f ? 0.0f : scaled;
   const float high = x > 88.73f ? RF_INFINITY : low;
   return x != x ? x : high;

@@ -74,12 +74,8 @@ RF_DEVICE char* rf_arena() {
 }
 #elif defined(RF_EMULATE)
 RF_DEVICE unsigned rf_load_relaxed(const unsigned* word) { return rf_emulator_load(word); }
-RF_DEVICE void rf_store_relaxed(unsigned* word, unsigned value) {
-  rf_emulator_store(word, value);
-}
-RF_DEVICE void rf_add_release(unsigned* word, unsigned amount) {
-  rf_emulator_signal(word, amount);
-}
+RF_DEVICE void rf_store_relaxed(unsigned* word, unsigned value) { rf_emulator_store(word, value); }
+RF_DEVICE void rf_add_release(unsigned* word, unsigned amount) { rf_emulator_signal(word, amount); }
 RF_DEVICE unsigned rf_add_both(unsigned* word, unsigned amount) {
   return rf_emulator_add(word, amount);
 }

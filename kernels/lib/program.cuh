@@ -1,5 +1,5 @@
-// How a program is written down: operands, rOperators, and the entries of the lanes. All of it is data; the only
-// code that depends on the model is the bodies and the switch that picks one.
+// How a program is written down: operands, rOperators, and the entries of the lanes. All of it is
+// data; the only code that depends on the model is the bodies and the switch that picks one.
 struct rf_operand {
   int space;        // 0 workspace, 1 weights, then the inputs and the outputs
   unsigned offset;  // in units of 16 bytes
@@ -10,8 +10,9 @@ struct rf_roperator {
   int first_operand;
 };
 
-// One entry of `lanes` neighbouring lanes at once. For RF_RUN lane number `lane + i` runs `count` tasks from
-// `first + i * count` on; for RF_PREFETCH it asks for the weights of task `first + i * count`.
+// One entry of `lanes` neighbouring lanes at once. For RF_RUN lane number `lane + i` runs `count`
+// tasks from `first + i * count` on; for RF_PREFETCH it asks for the weights of task `first + i *
+// count`.
 enum rf_kind { RF_PREFETCH, RF_WAIT, RF_RUN, RF_SIGNAL };
 struct rf_entry {
   int kind, lane, lanes;

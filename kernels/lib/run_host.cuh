@@ -1,5 +1,5 @@
-// The C interface on a CPU: each core is a vEU that runs its share of the lanes. Cores meet at the plan's counters,
-// and once more between launches; a core that waits long sleeps on a futex.
+// The C interface on a CPU: each core is a vEU that runs its share of the lanes. Cores meet at the
+// plan's counters, and once more between launches; a core that waits long sleeps on a futex.
 #if !defined(RF_SIMT)
 #include <pthread.h>
 

@@ -1,5 +1,6 @@
-// The only code that synchronises. Counters only grow: a run adds the same amount to each, so a wait compares with
-// a multiple of the epoch, by signed difference, and nothing has to be zeroed between runs.
+// The only code that synchronises. Counters only grow: a run adds the same amount to each, so a
+// wait compares with a multiple of the epoch, by signed difference, and nothing has to be zeroed
+// between runs.
 struct rf_control {
   unsigned epoch;     // finished runs
   unsigned abort;     // not zero: every wait ends, and the run is void
@@ -19,8 +20,7 @@ RF_DEVICE void rf_signal(rf_control* control, int counter, unsigned amount) {
 
 // Returns when the counter has had `full` signals in each of `epoch` + 1 runs.
 RF_DEVICE void rf_wait(rf_control* control, int counter, unsigned full, unsigned epoch) {
-  if (threadIdx.x == 0)
-    rf_spin(&control->counters[counter], full * (epoch + 1), &control->abort);
+  if (threadIdx.x == 0) rf_spin(&control->counters[counter], full * (epoch + 1), &control->abort);
   rf_sync();
 }
 

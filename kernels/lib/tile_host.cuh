@@ -1,4 +1,5 @@
-// The same tile primitives for one core that runs a whole block: loops that the compiler turns into vector code.
+// The same tile primitives for one core that runs a whole block: loops that the compiler turns into
+// vector code.
 #if !defined(RF_SIMT)
 #if defined(__clang__)
 #define RF_VECTOR_LOOP _Pragma("clang loop vectorize(assume_safety)")
@@ -18,7 +19,8 @@ RF_DEVICE void rf_tile_map(int task, F f) {
   }
 }
 
-// The fold runs over a strip of columns at a time, so that its inner loop is over neighbours in memory.
+// The fold runs over a strip of columns at a time, so that its inner loop is over neighbours in
+// memory.
 template <class JOIN, int ROWS, int COLUMNS, int TASK_ROWS, int TASK_COLUMNS, int DEPTH, class T,
           class V, class F>
 RF_DEVICE void rf_tile_fold(int task, T initial, V value, F finish) {

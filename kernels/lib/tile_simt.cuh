@@ -1,4 +1,5 @@
-// Tile primitives for a block of RF_THREADS threads. Kernels above this line never see a thread number.
+// Tile primitives for a block of RF_THREADS threads. Kernels above this line never see a thread
+// number.
 #if defined(RF_SIMT)
 enum { RF_WARPS = RF_THREADS / 32 };
 
@@ -13,7 +14,8 @@ RF_DEVICE void rf_tile_map(int task, F f) {
   }
 }
 
-// The same space with a reduction in each element: finish(row, column, join over r of value(row, column, r)).
+// The same space with a reduction in each element: finish(row, column, join over r of value(row,
+// column, r)).
 template <class JOIN, int ROWS, int COLUMNS, int TASK_ROWS, int TASK_COLUMNS, int DEPTH, class T,
           class V, class F>
 RF_DEVICE void rf_tile_fold(int task, T initial, V value, F finish) {

@@ -1,5 +1,6 @@
-// Reading the weights file: safetensors, that is eight bytes of header length, a JSON header, and the data. Offsets
-// are fixed when the model is compiled; the header has to hold the digest that this program was made with.
+// Reading the weights file: safetensors, that is eight bytes of header length, a JSON header, and
+// the data. Offsets are fixed when the model is compiled; the header has to hold the digest that
+// this program was made with.
 static long long rf_weights_start(const char* file, unsigned long long bytes, const char** error) {
   unsigned long long header = 0;
   if (bytes >= 8) memcpy(&header, file, 8);

@@ -1,4 +1,6 @@
-"""Drivers: what runs an artefact. Each takes NumPy arrays in the order of the inputs and gives those of the outputs."""
+"""Drivers: what runs an artefact. Each takes NumPy arrays in the order of the inputs and gives
+those of the outputs.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Driver(Protocol):
 
 
 def open_driver(artifact: Artifact, device: str) -> Driver:
-    """The driver for ``auto``, ``host``, ``host:N`` or ``cuda``. A device that was named is never replaced."""
+    """The driver for ``auto``, ``host``, ``host:N`` or ``cuda``. A device that was named is never
+    replaced.
+    """
     from ramforge.runtime.drivers import cuda, host
 
     kind, _, count = device.partition(":")

@@ -1,6 +1,8 @@
-"""The CUDA driver: the emitted file as a cubin (NVRTC, or nvcc without it), loaded and launched through cupy.
+"""The CUDA driver: the emitted file as a cubin (NVRTC, or nvcc without it), loaded and launched
+through cupy.
 
-Not yet confirmed on a GPU; what can be checked without one (both compilers take the text) is in the tests.
+Not yet confirmed on a GPU; what can be checked without one (both compilers take the text) is in the
+tests.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from ramforge.compiler.ir import Array
 
 @cache
 def is_available() -> bool:
-    """Whether this machine has a CUDA device and cupy to drive it; quick, and never an exception."""
+    """Whether this machine has a CUDA device and cupy to drive it. Never an exception."""
     try:
         ctypes.CDLL("libcuda.so.1")
         import cupy
@@ -38,13 +40,14 @@ def build_cubin(text: str, architecture: str) -> bytes:
 
 
 class CudaDriver:
-    """One cooperative launch per launch of the plan; the control block lives as long as the driver."""
+    """A cooperative launch for each of the plan; the control block lives as long as the driver."""
 
     def __init__(self, artifact: Artifact) -> None:
         if not is_available():
             raise DeviceError(
                 "no CUDA device: the driver or cupy is missing\n"
-                "    fix: run on the host (--device host), or pip install 'ramforge[cuda]' on a GPU machine"
+                "    fix: run on the host (--device host), or on a GPU machine\n"
+                "    pip install 'ramforge[cuda]'"
             )
         import cupy
 
@@ -77,7 +80,9 @@ class CudaDriver:
         return kernel
 
     def _resident_blocks(self) -> int:
-        """Blocks that are resident at once; fewer than lanes is fine, a block then runs several lanes."""
+        """Blocks that are resident at once; fewer than lanes is fine, a block then runs several
+        lanes.
+        """
         first = self._launches[0]
         per_sm = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
             self._kernel.ptr, first["threads"], first["arena_bytes"]
@@ -87,7 +92,7 @@ class CudaDriver:
                 "not one block of this program fits on an SM of this device\n"
                 "    fix: compile for this device with --target"
             )
-        return min(self._sms * int(per_sm), first["lanes"])
+        return min(int(self._sms) * int(per_sm), first["lanes"])
 
     def _read_weights(self) -> Array:
         """The data part of the weights file."""

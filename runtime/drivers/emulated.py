@@ -1,6 +1,8 @@
-"""A whole artefact in the emulator: the driver that tests use to run the SIMT side of our own emitted files.
+"""A whole artefact in the emulator: the driver that tests use to run the SIMT side of our own
+emitted files.
 
-Memory starts poisoned (every float a NaN), so that whatever is read before it was written shows in the outputs.
+Memory starts poisoned (every float a NaN), so that whatever is read before it was written shows in
+the outputs.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ramforge.codegen.build import cache, command
 from ramforge.codegen.build.host import cpu
 from ramforge.codegen.build.toolchain import HostCompiler, find_host_compiler

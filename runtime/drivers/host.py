@@ -1,4 +1,6 @@
-"""The host driver: the C++ side of the emitted file as a shared library, on the cores of this machine."""
+"""The host driver: the C++ side of the emitted file as a shared library, on the cores of this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class HostDriver:
         return outputs
 
     def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
-        """A call that runs the model on these very arrays; for measuring without the wrapper's own work."""
+        """A call that runs the model on these very arrays; for measuring without the wrapper's own
+        work.
+        """
         given, taken = _addresses(inputs), _addresses(outputs)
         keep = (tuple(inputs), tuple(outputs))
 

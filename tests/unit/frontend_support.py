@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
+
 from ramforge.compiler import registry
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.ir import Array, Graph

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from ramforge.codegen.build import cache
 from ramforge.compiler.errors import ArtifactError
 

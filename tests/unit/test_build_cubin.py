@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from ramforge.codegen.build import cache, cubin, nvcc, nvrtc, toolchain
 from ramforge.compiler.errors import ToolchainError
 

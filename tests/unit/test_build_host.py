@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from ramforge.codegen.build import cache, host, toolchain
 from ramforge.compiler.errors import ToolchainError
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from ramforge.codegen.build import cache, toolchain
 from ramforge.compiler.errors import ToolchainError
 from ramforge.runtime import doctor

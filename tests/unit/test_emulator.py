@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from ramforge.compiler.errors import DeviceError, ShapeError, ToolchainError
 from ramforge.runtime.drivers.emulator import Emulator, EmulatorReport, Order, build
 
@@ -48,7 +49,7 @@ def run(
     loaded: Emulator,
     given: NDArray[Any],
     out: NDArray[Any],
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> EmulatorReport:
     options = {"blocks": 1, "threads": 128, "arena_bytes": 4096, "spin_seconds": 1} | options
     options.setdefault("control", np.zeros(16, np.uint32))
@@ -232,7 +233,7 @@ PAIRS = """
 """
 
 
-def run_pairs(race: bool, waited: int, start: int = 0, **options: Any) -> EmulatorReport:  # noqa: ANN401
+def run_pairs(race: bool, waited: int, start: int = 0, **options: Any) -> EmulatorReport:
     defines = (f"WAITED={waited}", f"control_start={start}u")
     control = np.full(67, start, np.uint32)
     control[0] = 0
@@ -293,7 +294,7 @@ def run_waves(
     removed: int = 9,
     start: int = 0,
     fewer: int = 0,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> EmulatorReport:
     every = (*defines, f"REMOVED={removed}u", f"START={start}u", f"FEWER={fewer}u")
     memory = np.tile(np.arange(64, dtype=np.float32), 2 * 20)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from frontend_support import ALL_OPERATORS, have, parse, random_inputs, run_ort, to_model
 from onnx import helper, numpy_helper
+
 from ramforge.compiler.errors import EXIT_ENVIRONMENT, EXIT_MODEL, ArtifactError, InvalidModel
 from ramforge.compiler.frontend import import_model
 

@@ -19,6 +19,7 @@ from frontend_support import (
     to_model,
 )
 from onnx import helper, numpy_helper
+
 from ramforge.compiler.frontend import _simplify, import_model
 from ramforge.compiler.ir import Graph
 
@@ -172,8 +173,18 @@ EXPANDED = {
     "clip-without-min": "{ h = Constant<value_float = 0.5>() y = Clip(x, , h) }",
     "twice": "{ p = Gelu(x) q = Gelu(p) r = LayerNormalization(q, s) y = Gelu(r) }",
     "mish": "{ y = Mish(x) }",
+    "body-with-absent-inputs": "{ n = Constant<value_ints = [2, 3]>() "
+    "p = CenterCropPad<axes = [0, 1]>(x, n) y = Relu(p) }",
 }
-BODY_OPERATORS = PLAIN | {"Tanh", "ReduceMax", "Unsqueeze", "Squeeze", "HardSigmoid"}
+BODY_OPERATORS = PLAIN | {
+    "Tanh",
+    "ReduceMax",
+    "Unsqueeze",
+    "Squeeze",
+    "HardSigmoid",
+    "Pad",
+    "Slice",
+}
 
 
 @pytest.mark.parametrize("case", EXPANDED)

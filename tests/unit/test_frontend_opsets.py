@@ -7,6 +7,7 @@ import onnx
 import pytest
 from frontend_support import ALL_OPERATORS, expect_same, have, one_node, parse, run_reference
 from onnx import helper
+
 from ramforge.compiler.errors import EXIT_MODEL, InvalidModel
 from ramforge.compiler.frontend import import_model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from frontend_support import ALL_OPERATORS, expect_same, have, parse
+
 from ramforge.compiler.errors import EXIT_MODEL, CompileError, UnsupportedModel
 from ramforge.compiler.frontend import import_model
 
