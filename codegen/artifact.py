@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import ramforge
 from ramforge.codegen import render as rendering
 from ramforge.codegen import weights as weights_file
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.pipeline import Program
+from ramforge.compiler.version import VERSION
 
 FORMAT = 1
 
@@ -185,7 +185,7 @@ def _manifest(
     counters = max((launch.counters for launch in plan.launches), default=0)
     return {
         "format": FORMAT,
-        "ramforge": ramforge.__version__,
+        "ramforge": VERSION,
         "model": graph.name,
         "options": options,
         "target": {

@@ -12,12 +12,12 @@ from typing import Any
 
 import jinja2
 
-import ramforge
 from ramforge.codegen import tables
 from ramforge.codegen.weights import Weights
 from ramforge.compiler.ir import Graph
 from ramforge.compiler.pipeline import Program
 from ramforge.compiler.rprogram import Body
+from ramforge.compiler.version import VERSION
 
 _BEFORE_FAMILIES = (
     "platform.cuh",
@@ -106,7 +106,7 @@ def _header(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
     tasks = sum(operator.tasks for operator in program.operators)
     kilobytes = program.memory.workspace_bytes / 1024
     return {
-        "title": f"{names.source}: made by ramforge {ramforge.__version__}. Do not edit.",
+        "title": f"{names.source}: made by ramforge {VERSION}. Do not edit.",
         "model": tables.printable(program.graph.name),
         "target": f"{device.target.name} ({device.target.description}): {device.units} vEUs, "
         f"{device.target.sms} SMs x {device.blocks_per_sm}",

@@ -22,35 +22,28 @@ class Row:
     first: int
     count: int
 
-    def joins(self, other: Row) -> bool:
-        """Whether ``other`` continues this row with the next lane."""
-        same = (self.rank, self.kind, self.what, self.count) == (
-            other.rank,
-            other.kind,
-            other.what,
-            other.count,
-        )
-        return same and (
-            other.lane == self.lane + self.lanes
-            and other.first == self.first + self.lanes * self.step
-        )
 
-    @property
-    def step(self) -> int:
-        """How far the first task moves from one lane to the next."""
-        return self.count
+def _next_key(row: Row) -> tuple[int, str, int, int, int, int]:
+    """What the row of the next lane must look like to be the same row."""
+    return (row.rank, row.kind, row.what, row.count, row.lane + 1, row.first + row.count)
+
+
+def _key(row: Row) -> tuple[int, str, int, int, int, int]:
+    return (row.rank, row.kind, row.what, row.count, row.lane, row.first)
 
 
 def rows(launch: Launch) -> list[Row]:
     """The rows of a launch in topological order."""
     single = sorted(_single_rows(launch), key=lambda row: (row.rank, row.lane))
-    joined: list[Row] = []
-    for row in single:
-        if joined and joined[-1].joins(row):
-            joined[-1] = replace(joined[-1], lanes=joined[-1].lanes + 1)
-        else:
-            joined.append(row)
-    return joined
+    starts = [
+        number
+        for number, row in enumerate(single)
+        if number == 0 or _next_key(single[number - 1]) != _key(row)
+    ]
+    ends = [*starts[1:], len(single)]
+    return [
+        replace(single[start], lanes=end - start) for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def _single_rows(launch: Launch) -> Iterator[Row]:

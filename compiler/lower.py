@@ -7,11 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ramforge.compiler import registry
-from ramforge.compiler.cost.analytic import AnalyticCost, variant_ns
+from ramforge.compiler.cost.analytic import AnalyticCost, alone_ns
 from ramforge.compiler.device import Target, VDevice, vdevice
 from ramforge.compiler.errors import CompileError
 from ramforge.compiler.ir import Graph
-from ramforge.compiler.rprogram import ROperator, Variant
+from ramforge.compiler.rprogram import Candidate, ROperator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,18 +31,18 @@ def lower(graph: Graph, target: Target) -> Lowered:
         if graph.tensor(node.outputs[0]).size == 0:
             continue  # nothing to compute
         family = registry.family_of(node, graph)
-        variants = family.variants(node, graph, target)
-        assert variants, f"family {family.name} has no variant for {node.name!r}"
-        chosen = min(variants, key=lambda variant: _time(variant, target, cost))
-        operators.append(ROperator(node.name, node.op, node.origin, chosen))
+        candidates = family.candidates(node, graph, target)
+        assert candidates, f"family {family.name} has no variant for {node.name!r}"
+        chosen = min(candidates, key=lambda candidate: _time(candidate, target, cost))
+        operators.append(ROperator(node.name, node.op, node.origin, chosen.make()))
         if family.library and family.library not in libraries:
             libraries.append(family.library)
     device = vdevice(target, _largest_arena(operators, target))
     return Lowered(tuple(operators), device, tuple(sorted(libraries)))
 
 
-def _time(variant: Variant, target: Target, cost: AnalyticCost) -> float:
-    return variant_ns(cost, variant, vdevice(target, variant.body.arena_bytes))
+def _time(candidate: Candidate, target: Target, cost: AnalyticCost) -> float:
+    return alone_ns(cost, candidate, vdevice(target, candidate.arena_bytes))
 
 
 def _largest_arena(operators: list[ROperator], target: Target) -> int:

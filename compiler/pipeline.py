@@ -90,7 +90,7 @@ def compile_graph(graph: Graph, target: Target, policy: str = DEFAULT_POLICY) ->
     """From an imported graph to a checked program."""
     schedule = find_policy(policy)
     graph = optimise(graph)
-    log.info("%d nodes after fusion", len(graph.nodes))
+    log.debug("%d nodes after fusion", len(graph.nodes))
     lowered = lower(graph, target)
     plan = schedule(lowered.operators, lowered.device)
     weights = _weights(graph, lowered.operators)
@@ -98,7 +98,7 @@ def compile_graph(graph: Graph, target: Target, policy: str = DEFAULT_POLICY) ->
     memory = plan_memory(graph, lowered.operators, plan, sizes)
     check_plan(lowered.operators, plan, lowered.device, memory, graph)
     _Dump(last=True).write("program", printer.program_text(lowered.operators, plan, memory))
-    log.info("%d rOperators in %d waves", len(lowered.operators), plan.waves)
+    log.debug("%d rOperators in %d waves", len(lowered.operators), plan.waves)
     return Program(
         graph, lowered.operators, plan, memory, lowered.device, lowered.libraries, weights
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ramforge.compiler.device import Target
     from ramforge.compiler.ir import Graph, Node
-    from ramforge.compiler.rprogram import Variant
+    from ramforge.compiler.rprogram import Candidate
 
 Express = Callable[["Node", "Graph"], "tuple[Node, ...]"]
 Refusal = Callable[["Node", "Graph"], "tuple[str, str] | None"]
@@ -69,7 +69,7 @@ class Family:
     rank: int
     library: str
     fits: Callable[[Node, Graph], bool]
-    variants: Callable[[Node, Graph, Target], tuple[Variant, ...]]
+    candidates: Callable[[Node, Graph, Target], tuple[Candidate, ...]]
 
 
 _FAMILIES: dict[str, Family] = {}

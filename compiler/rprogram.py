@@ -67,6 +67,16 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A variant that could be chosen: what choosing needs to know, and how to make it."""
+
+    tasks: int
+    cost: TaskCost
+    arena_bytes: int
+    make: Callable[[], Variant]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ROperator:
     """A node of the graph with its chosen variant: ``variant.tasks`` rTasks that may run in any
     order.

@@ -7,6 +7,7 @@ the kernel window. Constant operands are packed into panels when the model is co
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from ramforge.compiler.expressions.terms import Apply, Load
 from ramforge.compiler.expressions.text import Writer
 from ramforge.compiler.ir import Array, DType, Graph, Node
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import Body, TaskCost, Variant
+from ramforge.compiler.rprogram import Body, Candidate, TaskCost, Variant
 from ramforge.kernels import space
 
 PANEL = 32
@@ -66,11 +67,11 @@ def fits(node: Node, graph: Graph) -> bool:
     return _take_apart(node, graph) is not None
 
 
-def variants(node: Node, graph: Graph, target: Target) -> tuple[Variant, ...]:
+def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...]:
     product = _take_apart(node, graph)
     assert product is not None
     tiles = [tile for tile in TILES if _is_sensible(tile, product)]
-    return tuple(_variant(node, graph, product, tile) for tile in tiles)
+    return tuple(_candidate(node, graph, product, tile) for tile in tiles)
 
 
 def _take_apart(node: Node, graph: Graph) -> Product | None:
@@ -148,9 +149,31 @@ def _is_sensible(tile: tuple[int, int], product: Product) -> bool:
     return fits_m and (tile_n <= PANEL or tile_n < 2 * product.n)
 
 
-def _variant(node: Node, graph: Graph, product: Product, tile: tuple[int, int]) -> Variant:
+def _candidate(node: Node, graph: Graph, product: Product, tile: tuple[int, int]) -> Candidate:
     tile_m, tile_n = tile
     tasks = product.batches * -(-product.m // tile_m) * -(-product.n // tile_n)
+    cost = TaskCost(
+        2.0 * tile_m * tile_n * product.k,
+        4.0 * product.k * (tile_m + tile_n),
+        4.0 * tile_m * tile_n,
+    )
+    make = functools.partial(_variant, node, graph, product, tile, tasks, cost)
+    return Candidate(tasks, cost, _arena_bytes(tile), make)
+
+
+def _arena_bytes(tile: tuple[int, int]) -> int:
+    tile_m, tile_n = tile
+    return 4 * DEPTH * (tile_m + 1 + tile_n)
+
+
+def _variant(
+    node: Node,
+    graph: Graph,
+    product: Product,
+    tile: tuple[int, int],
+    tasks: int,
+    cost: TaskCost,
+) -> Variant:
     reads, writes = _regions(node, product, tile, tasks)
     operands = [*node.inputs, node.outputs[0]]
     weight = node.inputs[product.b.slot]
@@ -159,12 +182,7 @@ def _variant(node: Node, graph: Graph, product: Product, tile: tuple[int, int]) 
         reads = {name: boxes for name, boxes in reads.items() if name != weight}
         name = packed_name(weight, product)
         operands[product.b.slot] = name
-        packed[name] = lambda: pack(product, graph.constants[weight])
-    cost = TaskCost(
-        2.0 * tile_m * tile_n * product.k,
-        4.0 * product.k * (tile_m + tile_n),
-        4.0 * tile_m * tile_n,
-    )
+        packed[name] = functools.partial(pack, product, graph.constants[weight])
     body = _body(product, tile, bool(packed))
     return Variant(body, tasks, tuple(operands), reads, writes, cost, packed)
 
@@ -219,7 +237,6 @@ def _regions(
 
 def _body(product: Product, tile: tuple[int, int], is_packed: bool) -> Body:
     tile_m, tile_n = tile
-    arena = 4 * DEPTH * (tile_m + 1 + tile_n)
     host = 4 * tile_m * tile_n + 8 * space.size_of(product.segments) * tile_m
     if not is_packed:
         host += 4 * product.k * PANEL
@@ -228,7 +245,7 @@ def _body(product: Product, tile: tuple[int, int], is_packed: bool) -> Body:
     summary += f"tiles of {tile_m} x {tile_n}"
     text = _text(product, tile, is_packed)
     prefetch = _prefetch_text(product, tile) if is_packed else ""
-    return Body("contract", summary, text, arena, host, prefetch)
+    return Body("contract", summary, text, _arena_bytes(tile), host, prefetch)
 
 
 def _prefetch_text(product: Product, tile: tuple[int, int]) -> str:
@@ -335,4 +352,4 @@ def _store_lines(product: Product, names: dict[Var, str]) -> list[str]:
     return [*lines, *writer.statements, f"y[{place}] = {result};"]
 
 
-register_family(Family("contract", 10, "contract.cuh", fits, variants))
+register_family(Family("contract", 10, "contract.cuh", fits, candidates))

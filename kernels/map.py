@@ -7,7 +7,7 @@ from ramforge.compiler.expressions.computation import computation_of
 from ramforge.compiler.expressions.index import Var
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import Body, TaskCost, Variant
+from ramforge.compiler.rprogram import Body, Candidate, TaskCost, Variant
 from ramforge.kernels import space
 
 
@@ -15,7 +15,7 @@ def fits(node: Node, graph: Graph) -> bool:
     return computation_of(node).is_map
 
 
-def variants(node: Node, graph: Graph, target: Target) -> tuple[Variant, ...]:
+def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...]:
     computation = computation_of(node)
     placed = space.place(node, graph, computation)
     placed, axes = space.merge(placed, placed.memory_order(computation.axes), "f")
@@ -30,7 +30,8 @@ def variants(node: Node, graph: Graph, target: Target) -> tuple[Variant, ...]:
         elements * placed.target.dtype.itemsize,
     )
     operands = (*node.inputs, node.outputs[0])
-    return (Variant(body, tiling.tasks, operands, reads, writes, cost),)
+    variant = Variant(body, tiling.tasks, operands, reads, writes, cost)
+    return (Candidate(tiling.tasks, cost, 0, lambda: variant),)
 
 
 def _summary(shape: tuple[int, ...]) -> str:
@@ -57,4 +58,4 @@ def _text(placed: space.Placed, tiling: space.Tiling) -> str:
     return "\n".join(lines)
 
 
-register_family(Family("map", 90, "", fits, variants))
+register_family(Family("map", 90, "", fits, candidates))

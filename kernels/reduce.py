@@ -17,7 +17,7 @@ from ramforge.compiler.expressions.index import Var
 from ramforge.compiler.expressions.text import literal
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import Body, TaskCost, Variant
+from ramforge.compiler.rprogram import Body, Candidate, TaskCost, Variant
 from ramforge.kernels import space
 
 _JOINS = {
@@ -32,7 +32,7 @@ def fits(node: Node, graph: Graph) -> bool:
     return computation_of(node).kind in comp.COMBINERS
 
 
-def variants(node: Node, graph: Graph, target: Target) -> tuple[Variant, ...]:
+def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...]:
     computation = computation_of(node)
     placed = space.place(node, graph, computation)
     placed, axes = space.merge(placed, placed.memory_order(computation.axes), "f")
@@ -57,7 +57,9 @@ def variants(node: Node, graph: Graph, target: Target) -> tuple[Variant, ...]:
         space.bytes_touched(reads, graph),
         elements * placed.target.dtype.itemsize,
     )
-    return (Variant(body, tiling.tasks, (*node.inputs, node.outputs[0]), reads, writes, cost),)
+    operands = (*node.inputs, node.outputs[0])
+    variant = Variant(body, tiling.tasks, operands, reads, writes, cost)
+    return (Candidate(tiling.tasks, cost, 0, lambda: variant),)
 
 
 def _folded_are_neighbours(
@@ -148,4 +150,4 @@ def _rows_text(placed: space.Placed, tiling: space.Tiling, folded: tuple[Var, ..
     return "\n".join(lines)
 
 
-register_family(Family("reduce", 80, "", fits, variants))
+register_family(Family("reduce", 80, "", fits, candidates))

@@ -11,7 +11,7 @@ from ramforge.compiler.expressions.index import Var
 from ramforge.compiler.expressions.text import literal
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import Body, TaskCost, Variant
+from ramforge.compiler.rprogram import Body, Candidate, TaskCost, Variant
 from ramforge.kernels import space
 
 
@@ -19,7 +19,7 @@ def fits(node: Node, graph: Graph) -> bool:
     return computation_of(node).is_row
 
 
-def variants(node: Node, graph: Graph, target: Target) -> tuple[Variant, ...]:
+def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...]:
     computation = computation_of(node)
     placed = space.place(node, graph, computation)
     along = set(computation.reduction)
@@ -40,7 +40,9 @@ def variants(node: Node, graph: Graph, target: Target) -> tuple[Variant, ...]:
         space.bytes_touched(reads, graph),
         elements * placed.target.dtype.itemsize,
     )
-    return (Variant(body, tiling.tasks, (*node.inputs, node.outputs[0]), reads, writes, cost),)
+    operands = (*node.inputs, node.outputs[0])
+    variant = Variant(body, tiling.tasks, operands, reads, writes, cost)
+    return (Candidate(tiling.tasks, cost, 0, lambda: variant),)
 
 
 def _text(placed: space.Placed, tiling: space.Tiling, columns: tuple[Var, ...]) -> str:
@@ -73,4 +75,4 @@ def _text(placed: space.Placed, tiling: space.Tiling, columns: tuple[Var, ...]) 
     return "\n".join(lines)
 
 
-register_family(Family("row", 70, "row.cuh", fits, variants))
+register_family(Family("row", 70, "row.cuh", fits, candidates))

@@ -21,12 +21,13 @@ from ramforge.compiler.errors import (
     UnsupportedModel,
     VerificationError,
 )
+from ramforge.compiler.version import VERSION
 
 if TYPE_CHECKING:
     from ramforge.api import compile, load
     from ramforge.runtime.session import Session
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "ArtifactError",

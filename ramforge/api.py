@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from ramforge.compiler.schedule import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     import onnx
+
+log = logging.getLogger("ramforge")
 
 
 def compile(
@@ -38,9 +41,12 @@ def compile(
     if output is not None:
         artifacts.check_writable(Path(output))
     chosen = find_target(target) if isinstance(target, str) else target
+    log.info("reading the model")
     graph = import_model(model, shapes=shapes or {}, dims=dims or {})
+    log.info("compiling %d nodes for %s", len(graph.nodes), chosen.name)
     program = compile_graph(graph, chosen, schedule)
     options = _options(chosen, schedule, shapes or {}, dims or {})
+    log.info("writing")
     return artifacts.emit(program, Path(output) if output else _in_cache(model, options), options)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from ramforge.compiler.device import VDevice
-from ramforge.compiler.rprogram import Variant
+from ramforge.compiler.rprogram import TaskCost
 
 
 class CostModel(Protocol):
     """Predicts the time of one rTask on one vEU while ``active`` vEUs are busy."""
 
-    def task_ns(self, variant: Variant, device: VDevice, active: int) -> float: ...
+    def task_ns(self, work: TaskCost, device: VDevice, active: int) -> float: ...

@@ -67,7 +67,7 @@ def _pack(
     work: dict[int, list[tuple[int, int, int]]] = {}
     for number in fringe:
         variant = operators[number].variant
-        task_ns = cost.task_ns(variant, device, min(total, device.units))
+        task_ns = cost.task_ns(variant.cost, device, min(total, device.units))
         for unit, first, count in place(variant.tasks, task_ns, ready):
             work.setdefault(unit, []).append((number, first, count))
     return dict(sorted(work.items()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,18 @@ from ramforge.compiler.errors import ArtifactError, DeviceError
 from ramforge.compiler.ir import Array
 
 
+def build(artifact: Artifact) -> Path:
+    """The shared library of an artefact, without its ``main``."""
+    return host.build_library(f"#define RF_LIBRARY 1\n{artifact.text()}")
+
+
 class HostDriver:
     """Built on first use, from the cache after that. ``threads`` 0 takes all cores."""
 
     def __init__(self, artifact: Artifact, threads: int = 0) -> None:
         self._artifact = artifact
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._library = ctypes.CDLL(
-            str(host.build_library(f"#define RF_LIBRARY 1\n{artifact.text()}"))
-        )
+        self._library = ctypes.CDLL(str(build(artifact)))
         self._declare()
         self._session = self._library.rf_create(os.fsencode(artifact.weights), self._threads)
         if not self._session:

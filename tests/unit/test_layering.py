@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARTS = ("compiler", "codegen", "kernels", "runtime")
-GROUND = ("errors", "expressions", "ir", "registry", "rprogram")
+GROUND = ("errors", "expressions", "ir", "registry", "rprogram", "version")
 
 
 def module_files() -> dict[str, Path]:

@@ -1,0 +1,249 @@
+"""The command line: ``ramforge compile | run | doctor | targets``, and the bare ``compile``.
+
+Data goes to stdout, progress and logs to stderr. Every error of ours is a message with a fix and an
+exit code of its own; a traceback is only for bugs, and only with -v.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import ramforge
+from ramforge.compiler.errors import EXIT_INTERNAL, RamforgeError
+from ramforge.runtime import progress
+
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The ``ramforge`` script."""
+    sys.exit(run_command(commands, arguments, "ramforge"))
+
+
+def compile_main(arguments: Sequence[str] | None = None) -> None:
+    """The ``compile`` script."""
+    sys.exit(run_command(compile_command, arguments, "compile"))
+
+
+def run_command(command: click.Command, arguments: Sequence[str] | None, name: str) -> int:
+    """Run a command; its exit code. All errors become messages here and nowhere else."""
+    try:
+        command.main(args=arguments, prog_name=name, standalone_mode=False)
+        return 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    except RamforgeError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if logging.getLogger("ramforge").isEnabledFor(logging.DEBUG):
+            raise
+        click.echo(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "    this is a bug in ramforge; run again with -v for the traceback",
+            err=True,
+        )
+        return EXIT_INTERNAL
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags that every command has."""
+    flags = (
+        click.version_option(ramforge.__version__, prog_name="ramforge"),
+        click.option("-v", "--verbose", is_flag=True, help="Say more, with times."),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option("--log-file", type=click.Path(dir_okay=False), help="Write the log here too."),
+        click.option("--no-color", is_flag=True, help="Plain text (also: NO_COLOR)."),
+    )
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """``x:1x3x224x224``; the name itself may hold colons."""
+    match = re.fullmatch(r"(.+):(\d+(?:x\d+)*|scalar)", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not of the form name:1x3x224x224")
+    sizes = match[2]
+    return match[1], () if sizes == "scalar" else tuple(int(size) for size in sizes.split("x"))
+
+
+def _dimension(text: str) -> tuple[str, int]:
+    name, _, size = text.rpartition("=")
+    if not name or not size.isdigit():
+        raise click.BadParameter(f"{text!r} is not of the form name=8")
+    return name, int(size)
+
+
+def _each(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    return lambda context, parameter, values: dict(parse(value) for value in values)
+
+
+@click.command("compile", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model")
+@click.option("-o", "--output", help="Where to write, e.g. out.cu; without it, into the cache.")
+@click.option("--target", default="h200", show_default=True, help="A device; see: targets.")
+@click.option(
+    "--shapes",
+    multiple=True,
+    metavar="NAME:1x3x224x224",
+    callback=_each(_shape),
+    help="The shape of an input; repeatable.",
+)
+@click.option(
+    "--dim",
+    "dims",
+    multiple=True,
+    metavar="NAME=8",
+    callback=_each(_dimension),
+    help="The size of a symbolic dimension; repeatable.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["waves", "per-op"]),
+    default="waves",
+    show_default=True,
+    help="How rTasks are put on the vEUs.",
+)
+@click.option("--build", is_flag=True, help="Also build it: a cubin, or the host library.")
+@_common
+def compile_command(
+    model: str,
+    output: str | None,
+    target: str,
+    shapes: dict[str, tuple[int, ...]],
+    dims: dict[str, int],
+    schedule: str,
+    build: bool,
+    **common: Any,
+) -> None:
+    """Compile an ONNX MODEL into one persistent-thread CUDA file.
+
+    Writes OUTPUT (.cu), and beside it the weights (.safetensors) and a manifest (.json). Prints the
+    path of the .cu file.
+    """
+    with progress.reporting(**common) as report:
+        artifact = ramforge.compile(
+            model, target=target, output=output, shapes=shapes, dims=dims, schedule=schedule
+        )
+        if build:
+            _build(artifact)
+        plan = artifact.manifest["schedule"]
+        report(
+            f"{plan['roperators']} rOperators, {plan['rtasks']} rTasks, {plan['waves']} waves on "
+            f"{artifact.manifest['target']['veus']} vEUs of {artifact.manifest['target']['name']}"
+        )
+    click.echo(str(artifact.source))
+
+
+def _build(artifact: Any) -> None:
+    """What the target asks for, into the build cache."""
+    from ramforge.runtime.drivers import cuda, host
+
+    architecture = artifact.manifest["target"]["architecture"]
+    if architecture == "host":
+        host.build(artifact)
+    else:
+        cuda.build_cubin(artifact.text(), architecture)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(ramforge.__version__, prog_name="ramforge")
+def commands() -> None:
+    """An ahead-of-time DNN compiler: one ONNX model in, one CUDA file out."""
+
+
+commands.add_command(compile_command)
+
+
+@commands.command("run")
+@click.argument("artifact")
+@click.option("--load-inputs", metavar="IN.npz", help="Inputs by name; else made up.")
+@click.option("--save-outputs", metavar="OUT.npz", help="Write the outputs here.")
+@click.option("--seed", default=0, show_default=True, help="For inputs that are made up.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cuda, host, or host:2 for two cores."
+)
+@_common
+def run_model(
+    artifact: str,
+    load_inputs: str | None,
+    save_outputs: str | None,
+    seed: int,
+    device: str,
+    **common: Any,
+) -> None:
+    """Run a compiled ARTIFACT (its .cu file, or its folder) once."""
+    from ramforge.runtime import arrays
+    from ramforge.runtime.session import Session
+
+    with progress.reporting(**common) as report:
+        loaded = ramforge.load(artifact)
+        given = arrays.load(Path(load_inputs)) if load_inputs else {}
+        inputs = arrays.completed(loaded.inputs, given, seed)
+        report("building")
+        with Session(loaded, device) as session:
+            report(f"running on {session.device}")
+            start = time.perf_counter()
+            outputs = session.run(None, inputs)
+            taken = time.perf_counter() - start
+    names = [port.name for port in loaded.outputs]
+    if save_outputs:
+        arrays.save(Path(save_outputs), dict(zip(names, outputs, strict=True)))
+    click.echo(arrays.table(names, outputs))
+    click.echo(f"{taken * 1e3:.3f} ms (one run, not a measurement)", err=True)
+
+
+@commands.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def show_doctor(as_json: bool) -> None:
+    """What this machine has of what ramforge can use."""
+    from ramforge.runtime import doctor
+
+    findings = doctor.diagnose()
+    text = json.dumps(doctor.as_json(findings), indent=2) if as_json else doctor.render(findings)
+    click.echo(text)
+
+
+@commands.command("targets")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def show_targets(as_json: bool) -> None:
+    """The devices that --target knows."""
+    from dataclasses import asdict
+
+    from ramforge.compiler.device import DEFAULT_TARGET, find_target, targets
+
+    found = [find_target(target.name) for target in targets()]
+    if as_json:
+        click.echo(json.dumps([asdict(target) for target in found], indent=2))
+        return
+    for target in found:
+        mark = " (default)" if target.name == DEFAULT_TARGET else ""
+        names = ", ".join((target.name, *target.aliases))
+        click.echo(
+            f"{names:<26} {target.sms:>4} SMs  {target.architecture:<8} {target.description}{mark}"
+        )
+
+
+if __name__ == "__main__":
+    main()
