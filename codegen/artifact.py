@@ -182,7 +182,6 @@ def _manifest(
     options: dict[str, Any],
 ) -> dict[str, Any]:
     graph, plan, device = program.graph, program.plan, program.device
-    counters = max((launch.counters for launch in plan.launches), default=0)
     return {
         "format": FORMAT,
         "ramforge": VERSION,
@@ -214,7 +213,7 @@ def _manifest(
                 }
                 for launch in plan.launches
             ],
-            "control_words": rendering.CONTROL_HEADER_WORDS + counters,
+            "control_words": rendering.CONTROL_HEADER_WORDS + plan.counters,
         },
         "roperators": [
             {

@@ -132,7 +132,6 @@ def _port(graph: Graph, name: str) -> str:
 def _constants(program: Program, weights: Weights, names: Names) -> list[str]:
     graph, plan = program.graph, program.plan
     lanes = max((len(launch.lanes) for launch in plan.launches), default=1)
-    counters = max((launch.counters for launch in plan.launches), default=0)
     host_arena = max((op.variant.body.host_arena_bytes for op in program.operators), default=0)
     values: dict[str, int | str] = {
         "RF_MODEL": c_string(graph.name),
@@ -146,7 +145,7 @@ def _constants(program: Program, weights: Weights, names: Names) -> list[str]:
         "RF_BLOCKS_PER_SM": program.device.blocks_per_sm,
         "RF_ARENA_BYTES": program.device.arena_bytes,
         "RF_HOST_ARENA_BYTES": f"{host_arena}ull",
-        "RF_CONTROL_WORDS": CONTROL_HEADER_WORDS + counters,
+        "RF_CONTROL_WORDS": CONTROL_HEADER_WORDS + plan.counters,
         "RF_WORKSPACE_BYTES": f"{program.memory.workspace_bytes}ull",
         "RF_WEIGHT_BYTES": f"{weights.nbytes}ull",
     }

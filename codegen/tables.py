@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ramforge.compiler.rprogram import Launch, Plan, Prefetch, ROperator, Run, Signal, Wait
 
@@ -40,10 +41,8 @@ def rows(launch: Launch) -> list[Row]:
         for number, row in enumerate(single)
         if number == 0 or _next_key(single[number - 1]) != _key(row)
     ]
-    ends = [*starts[1:], len(single)]
-    return [
-        replace(single[start], lanes=end - start) for start, end in zip(starts, ends, strict=True)
-    ]
+    bounds = pairwise([*starts, len(single)])
+    return [replace(single[start], lanes=end - start) for start, end in bounds]
 
 
 def _single_rows(launch: Launch) -> Iterator[Row]:
@@ -60,17 +59,22 @@ def _single_rows(launch: Launch) -> Iterator[Row]:
 
 
 def table(plan: Plan, operators: Sequence[ROperator]) -> tuple[list[str], list[str], int]:
-    """The texts of rf_entries and rf_launches, and the number of entries."""
+    """The texts of rf_entries and rf_launches, and the number of entries.
+
+    The launches of a run share one epoch, so each has counters of its own in the control block.
+    """
     texts: list[str] = []
     launches: list[str] = []
-    end = 0
+    end = first_counter = 0
     for launch in plan.launches:
         found = rows(launch)
         for row in found:
-            numbers = f"{row.lane}, {row.lanes}, {row.what}, {row.first}, {row.count}"
+            what = row.what + (first_counter if row.kind in ("RF_WAIT", "RF_SIGNAL") else 0)
+            numbers = f"{row.lane}, {row.lanes}, {what}, {row.first}, {row.count}"
             texts.append(f"{{{row.kind}, {numbers}}},{_comment(row, operators)}")
         launches.append(f"{{{end}, {end + len(found)}, {len(launch.lanes)}}},")
         end += len(found)
+        first_counter += launch.counters
     return texts, launches, end
 
 

@@ -101,9 +101,11 @@ def check_plan(
     """Raise ``BrokenInvariant`` unless the plan is complete, free of deadlock and free of races."""
     for number, launch in enumerate(plan.launches):
         _check_residency(number, launch, device)
+        _check_entries(number, launch, operators)
     runs = _replay(operators, plan)
     _check_every_task_once(operators, runs)
     _check_reads(operators, runs)
+    _check_places(operators, memory, graph)
     _check_reuse(operators, runs, memory, graph)
 
 
@@ -120,6 +122,34 @@ def _check_residency(number: int, launch: Launch, device: VDevice) -> None:
     fits = shared <= device.target.shared_bytes_per_sm
     threads = launch.blocks_per_sm * launch.threads <= device.target.threads_per_sm
     _require(fits and threads, where, "the blocks of one SM do not fit on it")
+
+
+def _check_entries(number: int, launch: Launch, operators: Sequence[ROperator]) -> None:
+    """The text lists entries by rank, and a block may run several lanes: ranks must keep the order
+    of each lane and put every signal before the waits for it. Then no merge of lanes can deadlock.
+    """
+    where = f"launch {number}"
+    signalled = dict.fromkeys(range(launch.counters), -1)
+    awaited: dict[int, int] = {}
+    for lane_id, lane in enumerate(launch.lanes):
+        rank = 0
+        for entry in lane:
+            _require(entry.rank >= rank, where, f"the ranks of lane {lane_id} go back")
+            rank = entry.rank
+            if isinstance(entry, Wait | Signal):
+                known = entry.counter in signalled
+                _require(known, where, f"there is no counter {entry.counter}")
+                if isinstance(entry, Signal):
+                    signalled[entry.counter] = max(signalled[entry.counter], rank)
+                else:
+                    awaited[entry.counter] = min(awaited.get(entry.counter, rank), rank)
+            else:
+                known = 0 <= entry.operator < len(operators)
+                _require(known, where, f"there is no rOperator {entry.operator}")
+                arena = operators[entry.operator].variant.body.arena_bytes
+                _require(arena <= launch.arena_bytes, where, "an rTask needs a larger arena")
+    late = [counter for counter, rank in awaited.items() if signalled[counter] >= rank]
+    _require(not late, where, f"counters {late[:8]} are awaited before their last signal by rank")
 
 
 def _replay(operators: Sequence[ROperator], plan: Plan) -> list[Runs]:
@@ -186,8 +216,8 @@ def _as_runs(rows: list[tuple[int, int, int, int, int, Ints]], lanes: int) -> Ru
 def _check_every_task_once(operators: Sequence[ROperator], runs: Sequence[Runs]) -> None:
     for operator, own in zip(operators, runs, strict=True):
         seen = np.zeros(operator.tasks + 1, dtype=np.int64)
-        inside = bool(((own.first >= 0) & (own.first + own.count <= operator.tasks)).all())
-        _require(inside, "scheduling", f"{operator.name!r} runs tasks it does not have")
+        inside = (own.first >= 0) & (own.count > 0) & (own.first + own.count <= operator.tasks)
+        _require(bool(inside.all()), "scheduling", f"{operator.name!r} runs tasks it does not have")
         np.add.at(seen, own.first, 1)
         np.add.at(seen, own.first + own.count, -1)
         once = bool((np.cumsum(seen)[:-1] == 1).all())
@@ -228,6 +258,25 @@ def _per_run(boxes: Boxes, runs: Runs) -> Boxes:
 def _overlap(a: Boxes, b: Boxes) -> NDArray[np.bool_]:
     meet = (a.start[:, None, :] < b.stop[None, :, :]) & (b.start[None, :, :] < a.stop[:, None, :])
     return np.asarray(meet.all(axis=2))
+
+
+def _check_places(operators: Sequence[ROperator], memory: Memory, graph: Graph) -> None:
+    """What is written lies in the workspace or is an output; what is read there was written."""
+    written: set[str] = set()
+    for operator in operators:
+        for name in operator.variant.operands:
+            place = memory.places[name]
+            is_written = name in operator.variant.writes
+            written.update([name] if is_written else [])
+            if place.space == WORKSPACE:
+                end = place.offset + graph.tensor(name).nbytes
+                inside = place.offset >= 0 and end <= memory.workspace_bytes
+                _require(inside, "planning memory", f"{name!r} is not inside the workspace")
+                _require(name in written, "planning memory", f"{name!r} is read but never written")
+            elif is_written:
+                _require(
+                    name in graph.outputs, "planning memory", f"{name!r} is written to no workspace"
+                )
 
 
 def _check_reuse(

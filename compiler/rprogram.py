@@ -174,3 +174,8 @@ class Plan:
     def waves(self) -> int:
         """How many times all vEUs come together: the dependency levels of the plan."""
         return sum(launch.waves for launch in self.launches)
+
+    @property
+    def counters(self) -> int:
+        """The counters of all launches; none serves two launches."""
+        return sum(launch.counters for launch in self.launches)

@@ -239,7 +239,7 @@ def _body(product: Product, tile: tuple[int, int], is_packed: bool) -> Body:
     tile_m, tile_n = tile
     host = 4 * tile_m * tile_n + 8 * space.size_of(product.segments) * tile_m
     if not is_packed:
-        host += 4 * product.k * PANEL
+        host += 4 * product.k * tile_n
     batches = f"{product.batches} x " if product.batches > 1 else ""
     summary = f"{batches}[{product.m} x {product.k}] by [{product.k} x {product.n}], "
     summary += f"tiles of {tile_m} x {tile_n}"

@@ -47,7 +47,9 @@ def compile(
     program = compile_graph(graph, chosen, schedule)
     options = _options(chosen, schedule, shapes or {}, dims or {})
     log.info("writing")
-    return artifacts.emit(program, Path(output) if output else _in_cache(model, options), options)
+    return artifacts.emit(
+        program, Path(output) if output else _in_cache(model, chosen, options), options
+    )
 
 
 def load(path: str | os.PathLike[str]) -> Artifact:
@@ -66,8 +68,12 @@ def _options(
     }
 
 
-def _in_cache(model: str | os.PathLike[str] | onnx.ModelProto, options: dict[str, Any]) -> Path:
-    """A path in the cache that only this model with these options has."""
+def _in_cache(
+    model: str | os.PathLike[str] | onnx.ModelProto, target: Target, options: dict[str, Any]
+) -> Path:
+    """A path in the cache that only this model with these options has; all of the target counts,
+    for two targets may share a name (``host:2`` and ``host:4``).
+    """
     from ramforge.codegen.build import cache
 
     if isinstance(model, str | os.PathLike):
@@ -76,7 +82,7 @@ def _in_cache(model: str | os.PathLike[str] | onnx.ModelProto, options: dict[str
     else:
         content = model.SerializeToString()
         stem = model.graph.name or "model"
-    digest = hashlib.sha256(content + repr(options).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(content + repr((target, options)).encode()).hexdigest()[:16]
     folder = cache.store() / "artifacts" / digest
     folder.mkdir(parents=True, exist_ok=True)
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)

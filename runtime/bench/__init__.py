@@ -1,1 +1,1 @@
-""""""
+"""Measuring: always interleaved, always verified first."""
