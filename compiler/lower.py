@@ -4,6 +4,7 @@ chosen.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ramforge.compiler import registry
@@ -23,8 +24,16 @@ class Lowered:
     libraries: tuple[str, ...]
 
 
-def lower(graph: Graph, target: Target) -> Lowered:
+Choose = Callable[[tuple[Candidate, ...], Target], Candidate]
+
+
+def fastest(candidates: tuple[Candidate, ...], target: Target) -> Candidate:
+    """The candidate that is predicted to take the least time alone on the device."""
     cost = AnalyticCost()
+    return min(candidates, key=lambda candidate: _time(candidate, target, cost))
+
+
+def lower(graph: Graph, target: Target, choose: Choose = fastest) -> Lowered:
     operators: list[ROperator] = []
     libraries: list[str] = []
     for node in graph.nodes:
@@ -33,8 +42,8 @@ def lower(graph: Graph, target: Target) -> Lowered:
         family = registry.family_of(node, graph)
         candidates = family.candidates(node, graph, target)
         assert candidates, f"family {family.name} has no variant for {node.name!r}"
-        chosen = min(candidates, key=lambda candidate: _time(candidate, target, cost))
-        operators.append(ROperator(node.name, node.op, node.origin, chosen.make()))
+        variant = choose(candidates, target).make()
+        operators.append(ROperator(node.name, node.op, node.origin, variant))
         if family.library and family.library not in libraries:
             libraries.append(family.library)
     device = vdevice(target, _largest_arena(operators, target))

@@ -25,7 +25,7 @@ from ramforge.compiler import printer
 from ramforge.compiler.check import check_graph, check_plan
 from ramforge.compiler.device import Target, VDevice
 from ramforge.compiler.ir import Array, Graph
-from ramforge.compiler.lower import lower
+from ramforge.compiler.lower import Choose, fastest, lower
 from ramforge.compiler.memory import Memory, plan_memory
 from ramforge.compiler.passes.assign_layouts import assign_layouts
 from ramforge.compiler.passes.drop_dead import drop_dead
@@ -86,12 +86,14 @@ def optimise(graph: Graph) -> Graph:
     return graph
 
 
-def compile_graph(graph: Graph, target: Target, policy: str = DEFAULT_POLICY) -> Program:
-    """From an imported graph to a checked program."""
+def compile_graph(
+    graph: Graph, target: Target, policy: str = DEFAULT_POLICY, choose: Choose = fastest
+) -> Program:
+    """From an imported graph to a checked program; ``choose`` picks each node's variant."""
     schedule = find_policy(policy)
     graph = optimise(graph)
     log.debug("%d nodes after fusion", len(graph.nodes))
-    lowered = lower(graph, target)
+    lowered = lower(graph, target, choose)
     plan = schedule(lowered.operators, lowered.device)
     weights = _weights(graph, lowered.operators)
     sizes = {name: value.nbytes for name, value in weights.items()}

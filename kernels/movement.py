@@ -49,7 +49,7 @@ def movement(name: str, source: Source, refuse: Refusal | None = None) -> None:
         output = graph.tensor(node.outputs[0])
         axes = comp.output_axes(output.shape)
         value = source(node, graph, output, comp.positions(axes))
-        return (computed(node, graph, Computation(axes, value)),)
+        return (computed(node, Computation(axes, value)),)
 
     register(Operator(name, express, refuse or constants_needed()))
 
@@ -175,7 +175,7 @@ def _express_split(node: Node, graph: Graph) -> tuple[Node, ...]:
         start += output.shape[axis]
         part = replace(node, name=f"{node.name}.{number}", outputs=(name,), inputs=node.inputs[:1])
         value = load_from(part, graph, 0, tuple(at))
-        nodes.append(computed(part, graph, Computation(axes, value)))
+        nodes.append(computed(part, Computation(axes, value)))
     return tuple(nodes)
 
 

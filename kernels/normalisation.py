@@ -19,7 +19,7 @@ def _softmax(kind: str) -> None:
         axes = comp.output_axes(output.shape)
         along = axes[node.attr("axis", -1) % len(axes)]
         value = terms.load(0, comp.positions(axes), output.shape, output.dtype)
-        return (computed(node, graph, Computation(axes, value, kind, (along,))),)
+        return (computed(node, Computation(axes, value, kind, (along,))),)
 
     name = "Softmax" if kind == comp.SOFTMAX else "LogSoftmax"
     register(Operator(name, express, _refuse_integers))
@@ -44,7 +44,7 @@ def _layer_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
             finish = apply(function, finish, other)
     epsilon = node.attr("epsilon", 1e-5)
     computation = Computation(axes, value, comp.NORMALIZE, axes[first:], finish, epsilon=epsilon)
-    return (computed(_first_output(node), graph, computation),)
+    return (computed(_first_output(node), computation),)
 
 
 def _instance_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
@@ -56,7 +56,7 @@ def _instance_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
     finish = apply("add", apply("mul", terms.hole(source.dtype), scale), bias)
     epsilon = node.attr("epsilon", 1e-5)
     computation = Computation(axes, value, comp.NORMALIZE, axes[2:], finish, epsilon=epsilon)
-    return (computed(node, graph, computation),)
+    return (computed(node, computation),)
 
 
 def _batch_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
@@ -71,12 +71,14 @@ def _batch_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
     epsilon = const(node.attr("epsilon", 1e-5), variance.dtype)
     factor = apply("divide", scale, apply("sqrt", apply("add", variance, epsilon)))
     value = apply("add", apply("mul", apply("sub", x, mean), factor), bias)
-    return (computed(_first_output(node), graph, Computation(axes, value)),)
+    return (computed(_first_output(node), Computation(axes, value)),)
 
 
 def _per_channel(node: Node, graph: Graph, slot: int, channel: ix.Index) -> Expr:
+    """A parameter at this channel, in the type of the data: it may have another."""
     tensor = graph.tensor(node.inputs[slot])
-    return terms.load(slot, (channel,), tensor.shape, tensor.dtype)
+    value = terms.load(slot, (channel,), tensor.shape, tensor.dtype)
+    return terms.cast_to(value, graph.tensor(node.inputs[0]).dtype)
 
 
 def _first_output(node: Node) -> Node:

@@ -16,7 +16,7 @@ from ramforge.compiler.expressions.computation import Computation, broadcast_loa
 from ramforge.compiler.expressions.functions import boolean, define
 from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.terms import Expr, apply, cast_to, const
-from ramforge.compiler.ir import Graph, Node
+from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
 
 Formula = Callable[[Node, list[Expr]], Expr]
@@ -43,7 +43,7 @@ def pointwise(name: str, formula: Formula) -> None:
             operand(node, graph, slot, places) for slot, name in enumerate(node.inputs) if name
         ]
         value = cast_to(formula(node, arguments), output.dtype)
-        return (computed(node, graph, Computation(axes, value)),)
+        return (computed(node, Computation(axes, value)),)
 
     register(Operator(name, express))
 
@@ -66,7 +66,7 @@ def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
-unary("Relu", "relu", "({0} < 0 ? 0 : {0})", lambda x: np.maximum(x, 0))
+unary("Relu", "relu", "rf_relu({0})", lambda x: np.maximum(x, 0))
 unary("Abs", "abs", "rf_abs({0})", np.abs)
 unary("Neg", "neg", "(-{0})", np.negative)
 unary("Exp", "exp", "rf_exp({0})", np.exp, 12)
@@ -81,7 +81,7 @@ unary("Ceil", "ceil", "rf_ceil({0})", np.ceil)
 unary("Round", "round", "rf_round({0})", np.rint)
 unary("Sin", "sin", "rf_sin({0})", np.sin, 12)
 unary("Cos", "cos", "rf_cos({0})", np.cos, 12)
-unary("Sign", "sign", "(({0} > 0) - ({0} < 0))", np.sign)
+unary("Sign", "sign", "rf_sign({0})", np.sign)
 unary("Not", "not", "(!{0})", np.logical_not)
 
 comparison("Equal", "equal", "({0} == {1})", np.equal)
@@ -96,7 +96,7 @@ pointwise("And", _fixed("and"))
 
 define("divide", "rf_divide({0}, {1})", lambda a, b: _divide(a, b), cost=4)
 define("power", "rf_pow({0}, {1})", np.power, cost=20)
-define("int_power", "rf_int_pow({0}, {1})", np.power, cost=8)
+define("int_power", "rf_int_pow({0}, {1})", lambda a, b: _int_power(a, b), cost=8)
 for _name, _function in (("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("Div", "divide")):
     pointwise(_name, _fixed(_function))
 
@@ -104,8 +104,17 @@ for _name, _function in (("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("Div",
 def _divide(a: Any, b: Any) -> Any:
     if np.issubdtype(np.asarray(a).dtype, np.floating):
         return np.divide(a, b)
-    safe = np.where(b == 0, 1, b)
-    return np.where(b == 0, 0, np.trunc(a / safe)).astype(np.asarray(a).dtype)
+    b = np.asarray(b)
+    quotient = a // np.where(b == 0, np.ones_like(b), b)
+    up = (quotient * b != a) & (quotient < 0)  # NumPy rounds down, C towards zero
+    return np.where(b == 0, np.zeros_like(quotient), quotient + up.astype(quotient.dtype))
+
+
+def _int_power(base: Any, exponent: Any) -> Any:
+    """As ``rf_int_pow``: a negative exponent gives what an integer can hold of 1 / x^n."""
+    exponent = np.asarray(exponent)
+    power = np.power(base, np.where(exponent < 0, exponent % 2, exponent))
+    return np.where((exponent < 0) & (np.abs(base) != 1), np.zeros_like(power), power)
 
 
 def _fold(function: str) -> Formula:
@@ -135,7 +144,7 @@ def _power(node: Node, arguments: list[Expr]) -> Expr:
     if isinstance(exponent, terms.Const) and exponent.value == 0.5 and base.dtype.is_float:
         return apply("sqrt", base)
     if exponent.dtype.is_float and not base.dtype.is_float:
-        wide = apply("power", cast_to(base, exponent.dtype), exponent)
+        wide = apply("power", cast_to(base, DType.FLOAT64), cast_to(exponent, DType.FLOAT64))
         return cast_to(wide, base.dtype)
     return apply(
         "power" if base.dtype.is_float else "int_power", base, cast_to(exponent, base.dtype)

@@ -32,7 +32,7 @@ def _matmul(node: Node, graph: Graph) -> tuple[Node, ...]:
     if len(b.shape) <= 2:  # one weight for the whole batch: the batch is only more rows
         batch, row_axes = (), (*batch, *row_axes)
     roles = Roles(batch, row_axes, column_axes)
-    return (computed(node, graph, Computation(axes, value, comp.SUM, (depth,), roles=roles)),)
+    return (computed(node, Computation(axes, value, comp.SUM, (depth,), roles=roles)),)
 
 
 def _factor(
@@ -78,7 +78,7 @@ def _gemm(node: Node, graph: Graph) -> tuple[Node, ...]:
         finish = apply("add", finish, _scaled(addend, node.attr("beta", 1.0)))
     roles = Roles((), (m,), (n,))
     computation = Computation(axes, value, comp.SUM, (depth,), finish, roles)
-    return (computed(node, graph, computation),)
+    return (computed(node, computation),)
 
 
 def _scaled(value: Expr, factor: float) -> Expr:
@@ -109,7 +109,7 @@ def _convolution(node: Node, graph: Graph) -> tuple[Node, ...]:
     roles = None if is_depthwise else Roles((), (axes[0], *axes[2:]), (axes[1],), groups)
     folded = (*window.offsets, channel)
     computation = Computation(axes, value, comp.SUM, folded, finish, roles)
-    return (computed(node, graph, computation),)
+    return (computed(node, computation),)
 
 
 register(Operator("MatMul", _matmul))

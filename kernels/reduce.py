@@ -15,7 +15,7 @@ from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.computation import computation_of
 from ramforge.compiler.expressions.index import Var
 from ramforge.compiler.expressions.text import literal
-from ramforge.compiler.ir import DType, Graph, Node
+from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Family, register_family
 from ramforge.compiler.rprogram import Body, Candidate, TaskCost, Variant
 from ramforge.kernels import space
@@ -75,22 +75,6 @@ def _folded_are_neighbours(
     return not along_output and any(offset.coefficient(folded[-1]) == 1 for offset in loads)
 
 
-def initial_value(kind: str, dtype: DType) -> str:
-    """The C text of what leaves the other operand of the join as it is."""
-    if kind == comp.SUM:
-        return literal(0, dtype)
-    if kind == comp.PRODUCT:
-        return literal(1, dtype)
-    if dtype.is_float:
-        return literal(float("-inf") if kind == comp.MAXIMUM else float("inf"), dtype)
-    if dtype is DType.BOOL:
-        return literal(kind == comp.MINIMUM, dtype)
-    import numpy as np
-
-    limits = np.iinfo(dtype.numpy)
-    return literal(int(limits.min if kind == comp.MAXIMUM else limits.max), dtype)
-
-
 def _pieces(
     placed: space.Placed, tiling: space.Tiling, folded: tuple[Var, ...], number: str
 ) -> tuple[list[str], list[str]]:
@@ -118,7 +102,7 @@ def _strips_text(placed: space.Placed, tiling: space.Tiling, folded: tuple[Var, 
         *addresses,
         space.output_pointer(placed, len(placed.tensors)),
         f"rf_tile_fold<{_JOINS[kind]}, {tiling.template()}, {depth}>(",
-        f"    task, {initial_value(kind, dtype)},",
+        f"    task, {literal(comp.identity(kind, dtype), dtype)},",
         f"    RF_LAMBDA(int row, int column, int r) -> {dtype.c_name} {{",
         *space.indent(load_lines, 6),
         "    },",
@@ -139,7 +123,7 @@ def _rows_text(placed: space.Placed, tiling: space.Tiling, folded: tuple[Var, ..
         space.output_pointer(placed, len(placed.tensors)),
         f"rf_each_row<{tiling.row_count}, {tiling.task_rows}>(task, RF_LAMBDA(int row) {{",
         f"  const {c_name} sum = rf_row_fold<{_JOINS[kind]}, {space.size_of(folded)}>(",
-        f"      {initial_value(kind, dtype)}, RF_LAMBDA(int r) -> {c_name} {{",
+        f"      {literal(comp.identity(kind, dtype), dtype)}, RF_LAMBDA(int r) -> {c_name} {{",
         *space.indent(load_lines, 8),
         "      });",
         "  rf_row_once(RF_LAMBDA() {",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from ramforge.compiler.expressions import computation as comp
@@ -10,7 +9,7 @@ from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.computation import Computation, computed
 from ramforge.compiler.expressions.index import Index, Var
-from ramforge.compiler.expressions.terms import Expr, apply, const
+from ramforge.compiler.expressions.terms import Expr, apply, cast_to, const
 from ramforge.compiler.ir import DType, Graph, Node, Tensor
 from ramforge.compiler.registry import Operator, register
 from ramforge.kernels.movement import constant_input, constants_needed
@@ -26,6 +25,17 @@ def _square(value: Expr) -> Expr:
     return apply("mul", value, value)
 
 
+def _in_floats(function: str) -> Step:
+    """A function that only floating-point numbers have, of integers too."""
+
+    def step(value: Expr) -> Expr:
+        if value.dtype.is_float:
+            return apply(function, value)
+        return cast_to(apply(function, cast_to(value, DType.FLOAT64)), value.dtype)
+
+    return step
+
+
 def reduction(
     name: str, kind: str, before: Step = _same, after: Step = _same, mean: bool = False
 ) -> None:
@@ -39,8 +49,8 @@ def reduction(
         computation = fold(source, graph.tensor(node.outputs[0]), axes, kind, before)
         result = computation.result
         if mean:
-            result = apply("mul", result, const(1 / computation.reduction_size, result.dtype))
-        return (computed(node, graph, _finished(computation, after(result))),)
+            result = apply("divide", result, const(computation.reduction_size, result.dtype))
+        return (computed(node, _finished(computation, after(result))),)
 
     register(Operator(name, express, constants_needed(1)))
 
@@ -55,7 +65,7 @@ def _copy(node: Node, graph: Graph, before: Step, after: Step) -> tuple[Node, ..
     output = graph.tensor(node.outputs[0])
     axes = comp.output_axes(output.shape)
     value = terms.load(0, comp.positions(axes), output.shape, output.dtype)
-    return (computed(node, graph, Computation(axes, after(before(value)))),)
+    return (computed(node, Computation(axes, after(before(value)))),)
 
 
 def folded_axes(node: Node, graph: Graph) -> tuple[int, ...]:
@@ -96,9 +106,9 @@ reduction("ReduceMax", comp.MAXIMUM)
 reduction("ReduceMin", comp.MINIMUM)
 reduction("ReduceProd", comp.PRODUCT)
 reduction("ReduceL1", comp.SUM, before=lambda x: apply("abs", x))
-reduction("ReduceL2", comp.SUM, before=_square, after=lambda x: apply("sqrt", x))
+reduction("ReduceL2", comp.SUM, before=_square, after=_in_floats("sqrt"))
 reduction("ReduceSumSquare", comp.SUM, before=_square)
-reduction("ReduceLogSum", comp.SUM, after=lambda x: apply("log", x))
+reduction("ReduceLogSum", comp.SUM, after=_in_floats("log"))
 
 
 def _global_pool(name: str, kind: str, mean: bool) -> None:
@@ -107,9 +117,9 @@ def _global_pool(name: str, kind: str, mean: bool) -> None:
         axes = tuple(range(2, len(source.shape)))
         computation = fold(source, graph.tensor(node.outputs[0]), axes, kind)
         if mean:
-            scale = const(1 / computation.reduction_size, source.dtype)
-            computation = _finished(computation, apply("mul", computation.result, scale))
-        return (computed(node, graph, computation),)
+            count = const(computation.reduction_size, source.dtype)
+            computation = _finished(computation, apply("divide", computation.result, count))
+        return (computed(node, computation),)
 
     register(Operator(name, express))
 
@@ -158,23 +168,16 @@ class Window:
         )
 
 
-def _lowest(dtype: DType) -> float | int:
-    if dtype.is_float:
-        return -math.inf
-    import numpy as np
-
-    return int(np.iinfo(dtype.numpy).min)
-
-
 def _max_pool(node: Node, graph: Graph) -> tuple[Node, ...]:
     source, output = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
     window = Window(node, node.attr("kernel_shape"), source, output)
     axes = comp.output_axes(output.shape)
     at = comp.positions(axes)
     index = (*at[:2], *window.positions(at[2:]))
-    value = terms.load(0, index, source.shape, source.dtype, fill=_lowest(source.dtype))
+    lowest = comp.identity(comp.MAXIMUM, source.dtype)
+    value = terms.load(0, index, source.shape, source.dtype, fill=lowest)
     computation = Computation(axes, value, comp.MAXIMUM, window.offsets)
-    return (computed(_single(node), graph, computation),)
+    return (computed(_single(node), computation),)
 
 
 def _average_pool(node: Node, graph: Graph) -> tuple[Node, ...]:
@@ -186,9 +189,9 @@ def _average_pool(node: Node, graph: Graph) -> tuple[Node, ...]:
     value = terms.load(0, index, source.shape, source.dtype, fill=0)
     padded = bool(node.attr("count_include_pad", 0))
     count = _window_count(window, at[2:], padded)
-    result = apply("divide", terms.hole(source.dtype), terms.cast_to(count, source.dtype))
+    result = apply("divide", terms.hole(source.dtype), cast_to(count, source.dtype))
     computation = Computation(axes, value, comp.SUM, window.offsets, result)
-    return (computed(node, graph, computation),)
+    return (computed(node, computation),)
 
 
 def _window_count(window: Window, at: Sequence[Index], padded: bool) -> Expr:

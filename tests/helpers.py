@@ -42,7 +42,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Case:
-    """A small model with the inputs to run it on. ``expected`` stands in for the oracle's answer."""
+    """A small model and the inputs to run it on. ``expected`` takes the place of the oracle."""
 
     name: str
     nodes: tuple[onnx.NodeProto, ...]

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.index import Index, Var
 from ramforge.compiler.expressions.terms import Expr
-from ramforge.compiler.ir import DType, Graph, Node, Tensor
+from ramforge.compiler.ir import DType, Node, Tensor
 
 MAP = ""
 SUM, PRODUCT, MAXIMUM, MINIMUM = "sum", "product", "max", "min"
@@ -119,13 +121,35 @@ def broadcast_load(slot: int, tensor: Tensor, axes: tuple[Index, ...]) -> Expr:
     return terms.load(slot, index, tensor.shape, tensor.dtype)
 
 
-def computed(node: Node, graph: Graph, computation: Computation) -> Node:
-    """The node with its computation attached, and inputs that it does not read dropped."""
+def computed(node: Node, computation: Computation) -> Node:
+    """The node with this computation; each input is named once, those not read are dropped."""
+    computation = _without_empty_fold(computation)
     slots = sorted({load.slot for load in computation.loads()})
-    renumbered = {old: new for new, old in enumerate(slots)}
-    moved = renumber(computation, renumbered)
-    inputs = tuple(node.inputs[slot] for slot in slots)
-    return replace(node, inputs=inputs).with_attrs(computation=moved)
+    kept = tuple(dict.fromkeys(node.inputs[slot] for slot in slots))
+    moved = renumber(computation, {slot: kept.index(node.inputs[slot]) for slot in slots})
+    return replace(node, inputs=kept).with_attrs(computation=moved)
+
+
+def identity(kind: str, dtype: DType) -> terms.Scalar:
+    """What a combiner gives for nothing at all: it leaves the other operand as it is."""
+    if kind in (SUM, PRODUCT):
+        return 0 if kind == SUM else 1
+    if dtype is DType.BOOL:
+        return kind == MINIMUM
+    if dtype.is_float:
+        return -math.inf if kind == MAXIMUM else math.inf
+    limits = np.iinfo(dtype.numpy)
+    return int(limits.min if kind == MAXIMUM else limits.max)
+
+
+def _without_empty_fold(computation: Computation) -> Computation:
+    """A fold over nothing is a map of the combiner's identity."""
+    if computation.kind not in COMBINERS or computation.reduction_size:
+        return computation
+    dtype = computation.value.dtype
+    nothing = terms.const(identity(computation.kind, dtype), dtype)
+    value = terms.rewrite(computation.result, filled=nothing)
+    return Computation(computation.axes, value)
 
 
 def renumber(computation: Computation, slots: dict[int, int]) -> Computation:

@@ -121,6 +121,11 @@ def of(atom: Atom) -> Index:
     return Index(((atom, 1),))
 
 
+def wrapped(position: int, size: int) -> int:
+    """What ``Data`` makes of an integer: negative counts from the end, none leaves the tensor."""
+    return min(max(position + size if position < 0 else position, 0), size - 1)
+
+
 def total(terms: tuple[Term, ...], const: int) -> Index:
     """The canonical sum of these terms."""
     merged: dict[Atom, int] = {}

@@ -84,8 +84,6 @@ def _node(
         return _load(node, env, inputs, done)
     assert isinstance(node, Apply)
     arguments = [done[id(arg)] for arg in node.args]
-    if node.name == "cast":
-        return arguments[0].astype(node.dtype.numpy)
     with np.errstate(all="ignore"):
         return np.asarray(function(node.name).numpy(*arguments)).astype(
             node.dtype.numpy, copy=False
@@ -97,13 +95,20 @@ def _load(node: Load, env: Env, inputs: Sequence[Array], done: dict[int, Array])
     places = [_index(position, env, done) for position in node.indices]
     if node.fill is None:
         return np.asarray(source[tuple(places)])
+    if not source.size:
+        return np.asarray(node.fill, dtype=source.dtype)
     outside = np.zeros((), dtype=bool)
     clipped = []
     for place, size in zip(places, node.shape, strict=True):
         outside = outside | (place < 0) | (place >= size)
-        clipped.append(np.clip(place, 0, max(size - 1, 0)))
+        clipped.append(np.clip(place, 0, size - 1))
     found = source[tuple(clipped)]
     return np.where(outside, np.asarray(node.fill, dtype=source.dtype), found)
+
+
+def _wrapped(position: Array, size: int) -> Array:
+    """As ``rf_wrap``: negative counts from the end, and nothing leaves the tensor."""
+    return np.asarray(np.clip(np.where(position < 0, position + size, position), 0, size - 1))
 
 
 def _index(position: Index, env: Env, done: dict[int, Array]) -> Array:
@@ -112,7 +117,7 @@ def _index(position: Index, env: Env, done: dict[int, Array]) -> Array:
         if isinstance(atom, Var):
             part = env[atom]
         elif isinstance(atom, Data):
-            part = done[id(atom.expr)].astype(np.int64)
+            part = _wrapped(done[id(atom.expr)].astype(np.int64), atom.size)
         elif isinstance(atom, FloorDiv):
             part = _index(atom.operand, env, done) // atom.divisor
         else:

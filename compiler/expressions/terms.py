@@ -258,7 +258,7 @@ def rewrite(
         if isinstance(inner, IndexValue):
             return inner.indices[0]
         if isinstance(inner, Const):
-            return ix.constant(int(inner.value))
+            return ix.constant(ix.wrapped(int(inner.value), atom.size))
         return ix.of(Data(inner, atom.size))
 
     def visit(node: Expr) -> Expr:

@@ -25,6 +25,7 @@ from ramforge.compiler.expressions.terms import (
 from ramforge.compiler.ir import DType
 
 INT32_LIMIT = 2**31 - 1
+_INTEGER_SUFFIXES = {DType.INT32: "", DType.INT64: "LL", DType.UINT32: "U", DType.UINT64: "ULL"}
 
 
 def literal(value: float | int | bool, dtype: DType) -> str:
@@ -44,14 +45,13 @@ def literal(value: float | int | bool, dtype: DType) -> str:
             text = _shortest_float32(float(value))
         if "e" not in text and "." not in text:
             text += ".0"
-        return f"({text}{suffix})" if value < 0 else f"{text}{suffix}"
-    if dtype is DType.INT64:
-        return "(-9223372036854775807LL - 1)" if value == -(2**63) else f"{int(value)}LL"
-    if dtype is DType.UINT64:
-        return f"{int(value)}ULL"
-    if dtype is DType.INT32 and value == -(2**31):
-        return "(-2147483647 - 1)"
-    return f"(({dtype.c_name}){int(value)})" if dtype.itemsize < 4 else f"{int(value)}"
+        return f"({text}{suffix})" if text.startswith("-") else f"{text}{suffix}"
+    if dtype.itemsize < 4:
+        return f"(({dtype.c_name}){int(value)})"
+    suffix = _INTEGER_SUFFIXES[dtype]
+    if value == -(2 ** (8 * dtype.itemsize - 1)):  # C has no negative literals
+        return f"({int(value) + 1}{suffix} - 1)"
+    return f"({int(value)}{suffix})" if value < 0 else f"{int(value)}{suffix}"
 
 
 def _shortest_float32(value: float) -> str:
@@ -80,7 +80,8 @@ class Writer:
         self._strides = strides
         self._filled = filled
         self._prefix = prefix
-        self._texts: dict[int, str] = {}
+        # by the expression itself: guards live only here, and an id alone would be given out again
+        self._texts: dict[Expr, str] = {}
         self._count = 0
         self.statements: list[str] = []
 
@@ -88,13 +89,13 @@ class Writer:
         """The C text of an expression; what it needs is declared in ``statements``."""
         uses = _uses(expr)
         for node in expr.walk():
-            if id(node) in self._texts:
+            if node in self._texts:
                 continue
             text = self._node(node)
             if uses.get(id(node), 0) > 1 and isinstance(node, Apply | Load):
                 text = self.declare(node.dtype.c_name, text)
-            self._texts[id(node)] = text
-        return self._texts[id(expr)]
+            self._texts[node] = text
+        return self._texts[expr]
 
     def declare(self, c_type: str, text: str) -> str:
         name = f"{self._prefix}{self._count}"
@@ -132,7 +133,7 @@ class Writer:
         if isinstance(atom, Var):
             return self._names[atom]
         if isinstance(atom, Data):
-            return f"rf_wrap({self._texts[id(atom.expr)]}, {atom.size})"
+            return f"rf_wrap({self._texts[atom.expr]}, {atom.size})"
         assert isinstance(atom, FloorDiv | ix.Mod)
         low, _ = ix.bounds(atom.operand)
         inner = self._sum(atom.operand, False)
@@ -153,7 +154,7 @@ class Writer:
         if isinstance(node, Load):
             return self._load(node)
         assert isinstance(node, Apply)
-        arguments = [self._texts[id(arg)] for arg in node.args]
+        arguments = [self._texts[arg] for arg in node.args]
         if node.name == "cast":
             if node.dtype is DType.BOOL:
                 return f"({arguments[0]} != 0)"

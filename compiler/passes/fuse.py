@@ -154,11 +154,8 @@ def _with_computation(
     node: Node, inputs: tuple[str, ...], computation: Computation, other: Node
 ) -> Node:
     """The node with this computation, unused inputs dropped and both nodes' origins."""
-    slots = sorted({load.slot for load in computation.loads()})
-    moved = comp.renumber(computation, {old: new for new, old in enumerate(slots)})
     origin = tuple(dict.fromkeys((*other.origin, *node.origin)))
-    kept = tuple(inputs[slot] for slot in slots)
-    return replace(node, inputs=kept, origin=origin).with_attrs(computation=moved)
+    return comp.computed(replace(node, inputs=inputs, origin=origin), computation)
 
 
 def _still_fits(merged: Node, before: Node, graph: Graph) -> bool:

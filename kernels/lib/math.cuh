@@ -53,7 +53,8 @@ RF_DEVICE float rf_bits_float(int bits) {
 }
 // exp(x) = 2^n * exp(f) with |f| <= ln(2)/2; the degree-6 polynomial is right to 1 ulp or so there.
 RF_DEVICE float rf_exp(float x) {
-  const float bounded = x < -87.0f ? -87.0f : (x > 88.5f ? 88.5f : x);
+  // far below the least number the result is a plain 0: subnormal arithmetic would be slow
+  const float bounded = x < -104.0f ? 0.0f : (x > 89.0f ? 89.0f : x);
   const float n = (bounded * 1.44269504f + 12582912.0f) - 12582912.0f;
   const float f = bounded - n * 0.693359375f + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -63,13 +64,12 @@ RF_DEVICE float rf_exp(float x) {
   p = p * f + 1.6666665459e-1f;
   p = p * f + 5.0000001201e-1f;
   p = p * f * f + f + 1.0f;
-  // two factors, so that 2^128 is no infinity on the way
+  // two factors, so that neither 2^128 nor 2^-150 is lost on the way
   const int half = (int)n / 2;
   const float scaled =
       p * rf_bits_float((half + 127) << 23) * rf_bits_float(((int)n - half + 127) << 23);
-  const float low = x < -103.0f ? 0.0f : scaled;
-  const float high = x > 88.73f ? RF_INFINITY : low;
-  return x != x ? x : high;
+  const float low = x < -104.0f ? 0.0f : scaled;
+  return x != x ? x : low;
 }
 // tanh through exp of a negative number; a short odd polynomial where that would cancel.
 RF_DEVICE float rf_tanh(float x) {
@@ -127,6 +127,14 @@ RF_DEVICE T rf_sigmoid(T x) {
   return (T)1 / ((T)1 + rf_exp(-x));
 }
 template <class T>
+RF_DEVICE T rf_relu(T x) {
+  return x < 0 ? 0 : x;
+}
+template <class T>
+RF_DEVICE T rf_sign(T x) {
+  return x > 0 ? 1 : (x < 0 ? -1 : x);  // what is left is 0 or NaN
+}
+template <class T>
 RF_DEVICE T rf_abs(T x) {
   return x < 0 ? -x : x;
 }
@@ -141,9 +149,12 @@ RF_DEVICE T rf_int_pow(T base, T exponent) {
   }
   return result;
 }
+// Integers never trap: x / 0, which the standard leaves open, is 0, and the least number over -1
+// wraps.
 template <class T>
 RF_DEVICE T rf_divide(T a, T b) {
-  return b == 0 ? 0 : a / b;  // integers: the standard leaves x / 0 open, and it must not trap
+  const bool negates = (T)-1 < 0 && b == (T)-1;
+  return b == 0 ? 0 : (negates ? (T)(0 - (rf_size)a) : (T)(a / (negates ? (T)1 : b)));
 }
 RF_DEVICE float rf_divide(float a, float b) { return a / b; }
 RF_DEVICE double rf_divide(double a, double b) { return a / b; }

@@ -31,8 +31,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One contender's times over all rounds, and its ratio to the baseline (above one is slower).
-    """
+    """One contender's times over all rounds, and its ratio to the baseline (above one is slower)."""
 
     name: str
     best_ms: float

@@ -26,7 +26,7 @@ def edges(kind: np.dtype) -> tuple[Array, Array]:
 
 
 def quotient(a: Array, b: Array) -> Array:
-    """Towards zero; 0 where b is 0; the least number over -1 wraps. The standard leaves both open."""
+    """Towards zero; what the standard leaves open: 0 where b is 0, the least number over -1 wraps."""
     values = []
     for left, right in zip(a.tolist(), b.tolist(), strict=True):
         size = abs(left) // abs(right) if right else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.helpers import Array, Case, Known, check, ints, numbers, one
+from tests.helpers import Array, Case, Known, check, ints, one
 
 FAR = 2**62
 
