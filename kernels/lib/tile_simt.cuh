@@ -41,8 +41,8 @@ RF_DEVICE T rf_row_fold(T initial, V value) {
   T sum = initial;
   for (int c = threadIdx.x % 32; c < COLUMNS; c += 32) sum = JOIN::join(sum, (T)value(c));
   RF_UNROLL
-  for (int step = 16; step > 0; step /= 2)
-    sum = JOIN::join(sum, (T)__shfl_xor_sync(0xffffffffu, sum, step));
+  for (int step = 16; step > 0; step /= 2)  // the + makes an int of what is smaller than one
+    sum = JOIN::join(sum, (T)__shfl_xor_sync(0xffffffffu, +sum, step));
   return sum;
 }
 

@@ -135,6 +135,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "a wait for the run before": (Fault(WAIT, WAIT.replace("epoch", "epoch - 1")),),
     "nobody signals": (Fault(SIGNAL, ";"),),
 }
+SEVERAL_TASKS_A_LANE = {"sms": 1, "batch": 48}
 NO_ORDER_SHOWS = ("no sync in rf_signal",)
 
 
@@ -148,7 +149,7 @@ def broken(artifact: Artifact, faults: tuple[Fault, ...], *, race: bool) -> Emul
 def test_every_fault_is_found_by_the_race_build_and_most_by_some_order(
     compile_example: CompileExample,
 ) -> None:
-    artifact = compile_example("mlp", sms=1)
+    artifact = compile_example("mlp", **SEVERAL_TASKS_A_LANE)
     inputs = inputs_of(artifact)
     expected = host_outputs(artifact, inputs)
     seen: dict[str, bool] = {}
@@ -171,7 +172,7 @@ def test_the_text_that_faults_are_put_into_is_right_without_them(
     compile_example: CompileExample,
 ) -> None:
     """Also with the arena left to the loop over tasks, which one of the faults relies on."""
-    artifact = compile_example("mlp", sms=1)
+    artifact = compile_example("mlp", **SEVERAL_TASKS_A_LANE)
     inputs = inputs_of(artifact)
     expected = host_outputs(artifact, inputs)
     assert all(attempts(broken(artifact, (LAST_USE,), race=False), inputs, expected, ORDERS))
@@ -181,7 +182,7 @@ def test_the_text_that_faults_are_put_into_is_right_without_them(
 
 
 def test_a_missing_signal_is_reported_as_a_livelock(compile_example: CompileExample) -> None:
-    artifact = compile_example("mlp", sms=1)
+    artifact = compile_example("mlp", **SEVERAL_TASKS_A_LANE)
     driver = broken(artifact, FAULTS["nobody signals"], race=False)
     driver.settings = Settings(spin_seconds=1)
     driver.attempt(inputs_of(artifact))
