@@ -1,0 +1,72 @@
+"""Machine code for one GPU architecture, and what the assembler said about each kernel in it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ramforge.codegen.build import cache
+
+
+@dataclass(frozen=True, slots=True)
+class Cubin:
+    """The file's bytes and the compiler's log, which holds what ``resource_usage`` reads."""
+
+    data: bytes
+    log: str
+
+
+class Resources(NamedTuple):
+    """What one thread, or for shared memory one block, of a kernel takes."""
+
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+
+
+_FUNCTION = re.compile(
+    r"(?:Compiling entry function '([^']+)'|Function properties for '?([\w$.]+)'?)"
+)
+_SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
+_REGISTERS = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+
+
+def cached_cubin(key: tuple[str, ...], compile_now: Callable[[], Cubin]) -> Cubin:
+    """The cubin for this key, with the log of the compile that made it."""
+    parts = [part.encode() for part in key]
+    made = functools.cache(compile_now)
+    data = cache.cached("cubin", parts, ".cubin", lambda path: _write(path, made().data))
+    log = cache.cached("cubin-log", parts, ".txt", lambda path: _write(path, made().log.encode()))
+    return Cubin(data.read_bytes(), log.read_text(encoding="utf-8"))
+
+
+def resource_usage(log: str) -> dict[str, Resources]:
+    """Registers, spilled bytes (stores and loads) and static shared memory, from ``ptxas -v``.
+
+    Functions that are called and not inlined report spills alone; their registers are 0.
+    """
+    usage: dict[str, Resources] = {}
+    name = ""
+    for line in log.splitlines():
+        if found := _FUNCTION.search(line):
+            name = found[1] or found[2]
+            usage.setdefault(name, Resources(0, 0, 0))
+        if not name:
+            continue
+        if found := _SPILLS.search(line):
+            usage[name] = usage[name]._replace(spill_bytes=int(found[1]) + int(found[2]))
+        if found := _REGISTERS.search(line):
+            shared = _SHARED.search(line)
+            usage[name] = usage[name]._replace(
+                registers=int(found[1]), shared_bytes=int(shared[1]) if shared else 0
+            )
+    return usage
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
