@@ -18,8 +18,9 @@ from typing import IO, Any
 
 from ramforge.codegen import render as rendering
 from ramforge.codegen import weights as weights_file
+from ramforge.compiler import dump
 from ramforge.compiler.errors import ArtifactError
-from ramforge.compiler.pipeline import Program
+from ramforge.compiler.pipeline import PASSES, Program
 from ramforge.compiler.version import VERSION
 
 FORMAT = 1
@@ -107,6 +108,7 @@ def emit(program: Program, output: Path, options: dict[str, Any]) -> Artifact:
     memory = program.memory
     weights = weights_file.gather(program.weights, memory.weight_offsets, memory.weight_bytes)
     text = rendering.render(program, weights, names)
+    dump.write(len(PASSES) + 2, names.source, text)
     table = _manifest(program, weights, names, options)
     manifest = rendering.manifest_text(table)
     with _Folder(output) as folder:
@@ -198,6 +200,15 @@ def _manifest(
         "memory": {
             "workspace_bytes": program.memory.workspace_bytes,
             "peak_live_bytes": program.memory.peak_live_bytes,
+            "buffers": [
+                {
+                    "tensors": list(buffer.tensors),
+                    "offset": program.memory.places[buffer.tensors[0]].offset,
+                    "bytes": buffer.nbytes,
+                    "steps": [buffer.first_step, buffer.last_step],
+                }
+                for buffer in program.memory.buffers
+            ],
         },
         "schedule": {
             "policy": plan.policy,

@@ -140,6 +140,7 @@ def _constants(program: Program, weights: Weights, names: Names) -> list[str]:
         "RF_INPUTS": len(graph.inputs),
         "RF_OUTPUTS": len(graph.outputs),
         "RF_SPACES": 2 + len(graph.inputs) + len(graph.outputs),
+        "RF_THREADS": program.device.threads,
         "RF_LANES": lanes,
         "RF_LAUNCHES": max(1, len(plan.launches)),
         "RF_BLOCKS_PER_SM": program.device.blocks_per_sm,

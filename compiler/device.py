@@ -17,6 +17,8 @@ from ramforge.compiler.errors import CompileError
 
 DEFAULT_TARGET = "h200"
 HOST = "host"
+# Of a block. The bodies' thread mappings are written for it.
+THREADS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,9 @@ class VDevice:
 def vdevice(target: Target, arena_bytes: int) -> VDevice:
     """The configuration for bodies that want this much arena: two blocks an SM where they fit."""
     if target.is_host:
-        return VDevice(target, 1, 1, arena_bytes)
-    threads = 256
+        return VDevice(target, THREADS, 1, arena_bytes)
     blocks = 2 if 2 * (arena_bytes + 1024) <= target.shared_bytes_per_sm else 1
-    return VDevice(target, threads, blocks, arena_bytes)
+    return VDevice(target, THREADS, blocks, arena_bytes)
 
 
 @cache

@@ -44,6 +44,7 @@ class Memory:
     """The finished plan of memory."""
 
     places: Mapping[str, Place]
+    buffers: tuple[Buffer, ...]
     workspace_bytes: int
     peak_live_bytes: int
     weight_offsets: Mapping[str, int]
@@ -70,7 +71,7 @@ def plan_memory(
     for buffer, offset in zip(buffers, offsets, strict=True):
         for name in buffer.tensors:
             places[name] = Place(WORKSPACE, offset)
-    return Memory(places, size, _peak(buffers), weight_offsets, weight_bytes)
+    return Memory(places, tuple(buffers), size, _peak(buffers), weight_offsets, weight_bytes)
 
 
 def _weights(sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:

@@ -16,12 +16,10 @@ pointwise into their
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from ramforge.compiler import printer
+from ramforge.compiler import dump, printer
 from ramforge.compiler.check import check_graph, check_plan
 from ramforge.compiler.device import Target, VDevice
 from ramforge.compiler.ir import Array, Graph
@@ -76,13 +74,12 @@ class Program:
 
 def optimise(graph: Graph) -> Graph:
     """All passes, each followed by the verifier."""
-    dump = _Dump()
     check_graph(graph, "import")
-    dump.write("import", printer.graph_text(graph))
-    for step in PASSES:
+    dump.write(0, "import.txt", printer.graph_text(graph))
+    for number, step in enumerate(PASSES, start=1):
         graph = step(graph)
         check_graph(graph, step.__name__)
-        dump.write(step.__name__, printer.graph_text(graph))
+        dump.write(number, f"{step.__name__}.txt", printer.graph_text(graph))
     return graph
 
 
@@ -99,7 +96,8 @@ def compile_graph(
     sizes = {name: value.nbytes for name, value in weights.items()}
     memory = plan_memory(graph, lowered.operators, plan, sizes)
     check_plan(lowered.operators, plan, lowered.device, memory, graph)
-    _Dump(last=True).write("program", printer.program_text(lowered.operators, plan, memory))
+    text = printer.program_text(lowered.operators, plan, memory)
+    dump.write(len(PASSES) + 1, "program.txt", text)
     log.debug("%d rOperators in %d waves", len(lowered.operators), plan.waves)
     return Program(
         graph, lowered.operators, plan, memory, lowered.device, lowered.libraries, weights
@@ -118,18 +116,3 @@ def _weights(graph: Graph, operators: tuple[ROperator, ...]) -> dict[str, Array]
             elif name in graph.constants:
                 found[name] = graph.constants[name]
     return found
-
-
-class _Dump:
-    """Numbered texts in the folder that RAMFORGE_DUMP names; nothing without it."""
-
-    def __init__(self, last: bool = False) -> None:
-        self._folder = os.environ.get("RAMFORGE_DUMP")
-        self._number = len(PASSES) + 1 if last else 0
-
-    def write(self, name: str, text: str) -> None:
-        if self._folder:
-            folder = Path(self._folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{self._number:02d}_{name}.txt").write_text(text, encoding="utf-8")
-        self._number += 1

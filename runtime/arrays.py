@@ -72,7 +72,7 @@ def table(names: Sequence[str], arrays: Sequence[Array]) -> str:
     rows = [("output", "type", "shape", "min", "mean", "max")]
     for name, array in zip(names, arrays, strict=True):
         shape = "x".join(map(str, array.shape)) or "scalar"
-        numbers = ("-", "-", "-")
+        numbers: tuple[str, ...] = ("-", "-", "-")
         if array.size:
             wide = array.astype(np.float64)
             numbers = tuple(f"{value:.6g}" for value in (wide.min(), wide.mean(), wide.max()))

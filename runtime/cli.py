@@ -151,7 +151,9 @@ def compile_command(
         plan = artifact.manifest["schedule"]
         report(
             f"{plan['roperators']} rOperators, {plan['rtasks']} rTasks, {plan['waves']} waves on "
-            f"{artifact.manifest['target']['veus']} vEUs of {artifact.manifest['target']['name']}"
+            f"{artifact.manifest['target']['veus']} vEUs of {artifact.manifest['target']['name']}, "
+            f"{artifact.manifest['memory']['workspace_bytes'] / 1e6:.1f} MB workspace, "
+            f"{artifact.manifest['weights']['bytes'] / 1e6:.1f} MB weights"
         )
     click.echo(str(artifact.source))
 

@@ -4,8 +4,11 @@ form.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
+import onnx.compose
 import onnx.parser
 
 from ramforge.kernels.contract import TILES
@@ -56,6 +59,29 @@ def primitive_models() -> dict[str, onnx.ModelProto]:
             "{ y = LayerNormalization(x, s, b) }"
         ),
     }
+
+
+def together(models: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
+    """All these models side by side in one, the outputs named after them: one build for all."""
+    parts = []
+    for number, (name, model) in enumerate(models.items()):
+        part = onnx.compose.add_prefix(model, f"c{number}_").graph
+        (output,) = part.output
+        for node in part.node:
+            for position, made in enumerate(node.output):
+                if made == output.name:
+                    node.output[position] = name
+        output.name = name
+        parts.append(part)
+    graph = onnx.helper.make_graph(
+        [node for part in parts for node in part.node],
+        "together",
+        [value for part in parts for value in part.input],
+        [value for part in parts for value in part.output],
+        [value for part in parts for value in part.initializer],
+    )
+    first = next(iter(models.values()))
+    return onnx.helper.make_model(graph, opset_imports=first.opset_import, ir_version=8)
 
 
 def tile_shapes() -> int:

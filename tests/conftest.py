@@ -28,13 +28,13 @@ def compile_example(tmp_path_factory: pytest.TempPathFactory) -> CompileExample:
     """An example model compiled for an H200 with few SMs, each combination once a session."""
 
     @cache
-    def compiled(model: str, schedule: str = "waves", sms: int = 4, batch: int = 1) -> Artifact:
+    def compiled(model: str, schedule: str = "waves", sms: int = 4) -> Artifact:
         folder: Path = tmp_path_factory.mktemp(f"{model}-{schedule}-{sms}")
         return ramforge.compile(
             MODELS[model](),
             target=replace(find_target("h200"), sms=sms),
             output=folder / f"{model}.cu",
-            dims={"batch": batch} if model == "mlp" else {},
+            dims={"batch": 1} if model == "mlp" else {},
             schedule=schedule,
         )
 

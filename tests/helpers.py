@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -166,16 +167,20 @@ def run_both(
 ) -> dict[str, list[Array]]:
     """The outputs on the host body, and in the emulator with its threads in random order."""
     artifact = ramforge.compile(model, target="h200", output=folder / "cases.cu")
-    results: dict[str, list[Array]] = {}
-    if "host" in places:
+
+    def host() -> list[Array]:
         with Session(artifact, "host:2") as session:
-            results["host"] = session.run(None, feeds)
-    if "emulator" in places:
-        emulator = EmulatedDriver(artifact)
-        emulator.settings = Settings(blocks=3, order=Order.RANDOM)
-        given = [np.ascontiguousarray(feeds[port.name]) for port in artifact.inputs]
-        results["emulator"] = emulator.run(given)
-    return results
+            return session.run(None, feeds)
+
+    def emulator() -> list[Array]:
+        driver = EmulatedDriver(artifact)
+        driver.settings = Settings(blocks=3, order=Order.RANDOM)
+        return driver.run([np.ascontiguousarray(feeds[port.name]) for port in artifact.inputs])
+
+    makers = {"host": host, "emulator": emulator}
+    with ThreadPoolExecutor() as pool:  # two compilers at work
+        jobs = {place: pool.submit(makers[place]) for place in places}
+        return {place: job.result() for place, job in jobs.items()}
 
 
 def check(cases: Case | Sequence[Case], folder: Path) -> None:

@@ -20,8 +20,8 @@ _SEMANTICS = (
 # The text speaks to nvcc too: its pragmas, attributes and wide vector arguments are meant.
 _QUIET = ("-Wno-unknown-pragmas", "-Wno-attributes", "-Wno-psabi")
 _QUIET_CLANG = ("-Wno-unknown-attributes", "-Wno-ignored-attributes", "-Wno-pass-failed")
-# zig instruments C for undefined behaviour and adds debug data unless told not to. The text needs C headers alone, and
-# without this flag zig would first build the whole C++ library, for minutes.
+# zig instruments C for undefined behaviour and adds debug data unless told not to. The text needs C
+# headers alone, and without this flag zig would first build the whole C++ library, for minutes.
 _ZIG = ("-fno-sanitize=all", "-g0", "-nostdlib++")
 _CPU_FIELDS = ("model name", "flags", "Features", "CPU implementer", "CPU part", "uarch", "isa")
 

@@ -98,7 +98,7 @@ RF_DEVICE float rf_erf(float x) {
   q = q * s + -1.68282697438203e-03f;
   q = q * s + -7.37332916720468e-03f;
   q = q * s + -1.42647390514189e-02f;
-  return x != x ? x : bounded * p / q;
+  return x != x ? x : bounded * (p / q);  // bounded * p could be too small for a float
 }
 RF_DEVICE float rf_log(float x) { return logf(x); }
 RF_DEVICE float rf_sqrt(float x) { return sqrtf(x); }
@@ -122,9 +122,12 @@ RF_DEVICE double rf_round(double x) { return rint(x); }
 RF_DEVICE double rf_sin(double x) { return sin(x); }
 RF_DEVICE double rf_cos(double x) { return cos(x); }
 #endif
+// Through exp of a negative number, so that the smallest results are not lost to its overflow.
 template <class T>
 RF_DEVICE T rf_sigmoid(T x) {
-  return (T)1 / ((T)1 + rf_exp(-x));
+  const T e = rf_exp(x < 0 ? x : -x);
+  const T share = (T)1 / ((T)1 + e);
+  return x < 0 ? e * share : share;
 }
 template <class T>
 RF_DEVICE T rf_relu(T x) {

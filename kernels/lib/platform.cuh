@@ -34,8 +34,6 @@
 
 typedef unsigned long long rf_size;
 
-enum { RF_THREADS = 256 };  // of a block; every body of a launch runs with it
-
 #if defined(__CUDACC__)
 RF_DEVICE unsigned rf_load_relaxed(const unsigned* word) {
   unsigned value;

@@ -23,12 +23,18 @@ def build(artifact: Artifact) -> Path:
     return host.build_library(f"#define RF_LIBRARY 1\n{artifact.text()}")
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 class HostDriver:
     """Built on first use, from the cache after that. ``threads`` 0 takes all cores."""
 
     def __init__(self, artifact: Artifact, threads: int = 0) -> None:
         self._artifact = artifact
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cores()
         self._library = ctypes.CDLL(str(build(artifact)))
         self._declare()
         self._session = self._library.rf_create(os.fsencode(artifact.weights), self._threads)

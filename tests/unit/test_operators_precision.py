@@ -50,7 +50,9 @@ def test_a_few_ulp_over_all_of_float32(tmp_path: Path, capsys: pytest.CaptureFix
         off[overflows] = 0
         worst[op] = (float(off.max()), float(X[off.argmax()]), limit)
     with capsys.disabled():
-        print("\n" + ", ".join(f"{op} {ulp:.2f} ulp at {x:.6g}" for op, (ulp, x, _) in worst.items()))
+        print(
+            "\n" + ", ".join(f"{op} {ulp:.2f} ulp at {x:.6g}" for op, (ulp, x, _) in worst.items())
+        )
     assert all(ulp <= limit for ulp, _, limit in worst.values()), worst
 
 

@@ -1,0 +1,64 @@
+"""Every emitted file is CUDA that stands alone: two architectures, no warning, nothing spilled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from examples.models import MODELS
+from ramforge.codegen.artifact import Artifact
+from ramforge.codegen.build import cubin, nvcc, nvrtc, toolchain
+from ramforge.codegen.build.cubin import Cubin
+
+LARGE = ("encoder",)  # the same bodies as encoder_small, only more of them
+NAMES = tuple(name for name in MODELS if name not in LARGE)
+H200_SMS = 132
+REGISTERS_PER_SM = 65536
+KERNEL = "rf_kernel"
+CompileExample = Callable[..., Artifact]
+
+needs_nvrtc = pytest.mark.skipif(toolchain.find_nvrtc() is None, reason="NVRTC is not installed")
+needs_nvcc = pytest.mark.skipif(toolchain.find_nvcc() is None, reason="nvcc is not installed")
+
+
+def complaints(log: str) -> list[str]:
+    """What a compiler said beyond information."""
+    return [line for line in log.splitlines() if re.search(r"\b(warning|error)\b.*:", line)]
+
+
+def assert_good(built: Cubin, artifact: Artifact) -> None:
+    assert built.data[:4] == b"\x7fELF"
+    assert complaints(built.log) == []
+    usage = cubin.resource_usage(built.log)
+    assert {name: used.spill_bytes for name, used in usage.items() if used.spill_bytes} == {}
+    (launch, *_) = artifact.manifest["schedule"]["launches"]
+    bound = REGISTERS_PER_SM // (launch["threads"] * launch["blocks_per_sm"])
+    assert 0 < usage[KERNEL].registers <= min(255, bound)
+    assert usage[KERNEL].shared_bytes == 0  # the arena is asked for at launch
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("model", NAMES)
+def test_nvrtc_takes_the_text_with_nothing_on_the_include_path(
+    model: str, arch: str, compile_example: CompileExample
+) -> None:
+    artifact = compile_example(model, sms=H200_SMS)
+    assert_good(nvrtc.compile_cubin(artifact.text(), arch), artifact)
+
+
+@needs_nvrtc
+def test_a_warning_would_be_seen(compile_example: CompileExample) -> None:
+    text = compile_example("mlp", sms=H200_SMS).text()
+    log = nvrtc.compile_cubin(f"{text}\n#warning look here\n", "sm_80").log
+    assert len(complaints(log)) == 1
+
+
+@needs_nvcc
+def test_nvcc_builds_the_whole_program(tmp_path: Path, compile_example: CompileExample) -> None:
+    artifact = compile_example("mlp", sms=H200_SMS)
+    program = nvcc.build_program(artifact.source, "sm_90a", tmp_path / "program")
+    assert program.read_bytes()[:4] == b"\x7fELF"
