@@ -8,6 +8,7 @@ sees the source sees all of it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -102,20 +103,46 @@ def load(path: str | os.PathLike[str]) -> Artifact:
     return artifact
 
 
-def emit(program: Program, output: Path, options: dict[str, Any]) -> Artifact:
-    """Write the three files beside each other."""
-    names = rendering.Names(output.name, output.with_suffix(".safetensors").name)
+@dataclass(frozen=True, slots=True, eq=False)
+class Rendered:
+    """The three files of an artefact, before they are written anywhere."""
+
+    names: rendering.Names
+    text: str
+    weights: weights_file.Weights
+    manifest: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """What tells this artefact from every other one; the weights' own digest is in the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def write(self, folder: Path) -> Artifact:
+        """Write the files beside each other, all of them or none."""
+        source = folder / self.names.source
+        table = rendering.manifest_text(self.manifest)
+        with _Folder(source) as files:
+            files.add(
+                folder / self.names.weights, lambda file: weights_file.write(self.weights, file)
+            )
+            files.add(source.with_suffix(".json"), lambda file: _put(file, table))
+            files.add(source, lambda file: _put(file, self.text))
+        return Artifact(source, self.manifest)
+
+
+def render(program: Program, source: str, options: dict[str, Any]) -> Rendered:
+    """The files of a program whose source will be called ``source``."""
+    names = rendering.Names(source, Path(source).with_suffix(".safetensors").name)
     memory = program.memory
     weights = weights_file.gather(program.weights, memory.weight_offsets, memory.weight_bytes)
     text = rendering.render(program, weights, names)
     dump.write(len(PASSES) + 2, names.source, text)
-    table = _manifest(program, weights, names, options)
-    manifest = rendering.manifest_text(table)
-    with _Folder(output) as folder:
-        folder.add(output.with_name(names.weights), lambda file: weights_file.write(weights, file))
-        folder.add(output.with_suffix(".json"), lambda file: _put(file, manifest))
-        folder.add(output, lambda file: _put(file, text))
-    return Artifact(output, table)
+    return Rendered(names, text, weights, _manifest(program, weights, names, options))
+
+
+def emit(program: Program, output: Path, options: dict[str, Any]) -> Artifact:
+    """Write a program to this path, weights and manifest beside it."""
+    return render(program, output.name, options).write(output.parent)
 
 
 def _put(file: IO[bytes], text: str) -> None:

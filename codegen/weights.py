@@ -54,7 +54,7 @@ def write(weights: Weights, file: IO[bytes]) -> None:
             header[f"{PADDING}.{number}"] = _entry("U8", (start - end,), end, start)
             chunks.append(bytes(start - end))
         end = start + array.nbytes
-        header[name] = _entry(_TYPES[array.dtype.name], array.shape, start, end)
+        header[_unreserved(name)] = _entry(_TYPES[array.dtype.name], array.shape, start, end)
         chunks.append(array)
     if weights.nbytes > end:
         header[f"{PADDING}.end"] = _entry("U8", (weights.nbytes - end,), end, weights.nbytes)
@@ -65,6 +65,11 @@ def write(weights: Weights, file: IO[bytes]) -> None:
     file.write(text)
     for chunk in chunks:
         file.write(chunk if isinstance(chunk, bytes) else np.ascontiguousarray(chunk).data)
+
+
+def _unreserved(name: str) -> str:
+    """The name in the file: ours, unless the format or the padding has it already."""
+    return f"_{name}" if name.lstrip("_").startswith("metadata__") or PADDING in name else name
 
 
 def _entry(kind: str, shape: tuple[int, ...], start: int, end: int) -> dict[str, object]:

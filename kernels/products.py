@@ -85,6 +85,14 @@ def _scaled(value: Expr, factor: float) -> Expr:
     return value if factor == 1.0 else apply("mul", value, const(factor, value.dtype))
 
 
+def _refuse_fractions(node: Node, graph: Graph) -> tuple[str, str] | None:
+    factors = (node.attr("alpha", 1.0), node.attr("beta", 1.0))
+    whole = all(float(factor).is_integer() for factor in factors)
+    if whole or graph.tensor(node.inputs[0]).dtype.is_float:
+        return None
+    return "alpha or beta is a fraction and the matrices are integers", "cast them to float32"
+
+
 def _convolution(node: Node, graph: Graph) -> tuple[Node, ...]:
     source, weight = (graph.tensor(name) for name in node.inputs[:2])
     output = graph.tensor(node.outputs[0])
@@ -113,5 +121,5 @@ def _convolution(node: Node, graph: Graph) -> tuple[Node, ...]:
 
 
 register(Operator("MatMul", _matmul))
-register(Operator("Gemm", _gemm))
+register(Operator("Gemm", _gemm, _refuse_fractions))
 register(Operator("Conv", _convolution))

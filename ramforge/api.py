@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import ramforge.kernels  # noqa: F401  (fills the registry)
 from ramforge.codegen import artifact as artifacts
 from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.device import DEFAULT_TARGET, Target, find_target
-from ramforge.compiler.pipeline import compile_graph
+from ramforge.compiler.pipeline import Program, compile_graph
 from ramforge.compiler.schedule import DEFAULT_POLICY
 
 if TYPE_CHECKING:
@@ -47,9 +46,9 @@ def compile(
     program = compile_graph(graph, chosen, schedule)
     options = _options(chosen, schedule, shapes or {}, dims or {})
     log.info("writing")
-    return artifacts.emit(
-        program, Path(output) if output else _in_cache(model, chosen, options), options
-    )
+    if output is None:
+        return _in_cache(program, model, options)
+    return artifacts.emit(program, Path(output), options)
 
 
 def load(path: str | os.PathLike[str]) -> Artifact:
@@ -61,7 +60,7 @@ def _options(
     target: Target, schedule: str, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]
 ) -> dict[str, Any]:
     return {
-        "target": target.name,
+        "target": f"{target.name}:{target.sms}" if target.is_host else target.name,
         "schedule": schedule,
         "shapes": {name: list(shape) for name, shape in sorted(shapes.items())},
         "dims": dict(sorted(dims.items())),
@@ -69,21 +68,14 @@ def _options(
 
 
 def _in_cache(
-    model: str | os.PathLike[str] | onnx.ModelProto, target: Target, options: dict[str, Any]
-) -> Path:
-    """A path in the cache that only this model with these options has; all of the target counts,
-    for two targets may share a name (``host:2`` and ``host:4``).
-    """
+    program: Program, model: str | os.PathLike[str] | onnx.ModelProto, options: dict[str, Any]
+) -> Artifact:
+    """Write into a folder of the cache that is named by what is in it."""
     from ramforge.codegen.build import cache
 
-    if isinstance(model, str | os.PathLike):
-        content = Path(model).read_bytes()
-        stem = Path(model).stem
-    else:
-        content = model.SerializeToString()
-        stem = model.graph.name or "model"
-    digest = hashlib.sha256(content + repr((target, options)).encode()).hexdigest()[:16]
-    folder = cache.store() / "artifacts" / digest
+    stem = Path(model).stem if isinstance(model, str | os.PathLike) else model.graph.name
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem or "model")
+    rendered = artifacts.render(program, f"{safe}.cu", options)
+    folder = cache.store() / "artifacts" / rendered.digest[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)
-    return folder / f"{safe}.cu"
+    return rendered.write(folder)

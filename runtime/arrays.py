@@ -69,7 +69,7 @@ def completed(ports: Sequence[Port], given: Mapping[str, Array], seed: int) -> d
 
 def table(names: Sequence[str], arrays: Sequence[Array]) -> str:
     """A line for each output: what it is and the span of its values."""
-    rows = [("output", "type", "shape", "min", "mean", "max")]
+    rows: list[tuple[str, ...]] = [("output", "type", "shape", "min", "mean", "max")]
     for name, array in zip(names, arrays, strict=True):
         shape = "x".join(map(str, array.shape)) or "scalar"
         numbers: tuple[str, ...] = ("-", "-", "-")

@@ -26,6 +26,7 @@ class Session:
     def __init__(self, artifact: Artifact | str | os.PathLike[str], device: str = "auto") -> None:
         self.artifact = artifact if isinstance(artifact, Artifact) else artifacts.load(artifact)
         self._driver: Driver | None = open_driver(self.artifact, device)
+        self._inputs, self._outputs = self.artifact.inputs, self.artifact.outputs
         self._busy = threading.Lock()
 
     @property
@@ -34,15 +35,15 @@ class Session:
         return self._open().description
 
     def get_inputs(self) -> tuple[Port, ...]:
-        return self.artifact.inputs
+        return self._inputs
 
     def get_outputs(self) -> tuple[Port, ...]:
-        return self.artifact.outputs
+        return self._outputs
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Array]:
         """The named outputs (all of them for None), as new arrays."""
-        arrays = [_checked(port, inputs) for port in self.artifact.inputs]
-        known = [port.name for port in self.artifact.inputs]
+        arrays = [_checked(port, inputs) for port in self._inputs]
+        known = [port.name for port in self._inputs]
         unknown = sorted(set(inputs) - set(known))
         if unknown:
             raise ShapeError(f"unknown inputs {unknown}\n    fix: the model's inputs are {known}")
@@ -78,7 +79,7 @@ class Session:
         return self._driver
 
     def _position(self, name: str) -> int:
-        names = [port.name for port in self.artifact.outputs]
+        names = [port.name for port in self._outputs]
         if name not in names:
             raise ShapeError(f"unknown output {name!r}\n    fix: the model's outputs are {names}")
         return names.index(name)

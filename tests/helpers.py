@@ -23,11 +23,13 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import ramforge
+import ramforge.kernels  # fills the registry
 from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
 from ramforge.runtime.drivers.emulator import Order
 from ramforge.runtime.session import Session
 
 Array = NDArray[Any]
+Scalar = np.generic
 
 OPSET = 21
 TOLERANCE = 1e-4  # of the largest value, as DESIGN section 8 says
@@ -38,7 +40,7 @@ RUNTIME, REFERENCE = "ONNX Runtime", "onnx.reference"
 class Known:
     """An operand that is a constant of the model."""
 
-    value: Array
+    value: Array | Scalar
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,22 @@ class Case:
     def reference(self) -> Case:
         return replace(self, oracle=REFERENCE)
 
-    def giving(self, *expected: Array) -> Case:
-        return replace(self, expected=expected)
+    def giving(self, *expected: Array | Scalar) -> Case:
+        return replace(self, expected=tuple(map(np.asarray, expected)))
 
     @property
     def operators(self) -> set[str]:
         return {node.op_type for node in self.nodes}
 
 
-def one(op: str, *operands: Array | Known | None, outputs: int = 1, **attributes: Any) -> Case:
+def one(
+    op: str, *operands: Array | Scalar | Known | None, outputs: int = 1, **attributes: Any
+) -> Case:
     """A case of a single node; its operands become graph inputs, ``Known`` ones constants."""
     names = ["" if operand is None else f"x{slot}" for slot, operand in enumerate(operands)]
     made = tuple(f"y{number}" for number in range(outputs))
     pairs = list(zip(names, operands, strict=True))
-    constants = {name: value.value for name, value in pairs if isinstance(value, Known)}
+    constants = {name: np.asarray(value.value) for name, value in pairs if isinstance(value, Known)}
     inputs = {name: np.asarray(value) for name, value in pairs if name and name not in constants}
     shapes = ",".join("x".join(map(str, value.shape)) or "()" for value in inputs.values())
     words = " ".join(f"{key}={value}" for key, value in attributes.items())
@@ -96,7 +100,9 @@ def many(
 def model_of(cases: Sequence[Case]) -> onnx.ModelProto:
     """All cases side by side in one model; names get the case's number as prefix."""
     nodes: list[onnx.NodeProto] = []
-    inputs, outputs, constants = [], [], []
+    inputs: list[onnx.ValueInfoProto] = []
+    constants: list[onnx.TensorProto] = []
+    outputs: list[str] = []
     for number, case in enumerate(cases):
         nodes.extend(_renamed(case.nodes, f"c{number}_"))
         for name, value in case.inputs.items():

@@ -33,8 +33,7 @@ static char* rf_aligned(rf_size bytes) {
 }
 
 static void rf_meet(rf_session* session, unsigned target) {
-  __atomic_fetch_add(&session->meetings, 1u, __ATOMIC_ACQ_REL);
-  rf_wake_all(&session->meetings);
+  rf_advance(&session->meetings, 1);
   rf_await(&session->meetings, target, &session->stop);
 }
 
@@ -62,8 +61,7 @@ extern "C" void rf_destroy(void* handle) {
   rf_session* session = static_cast<rf_session*>(handle);
   if (!session) return;
   __atomic_store_n(&session->stop, 1u, __ATOMIC_RELEASE);
-  __atomic_fetch_add(&session->started, 1u, __ATOMIC_ACQ_REL);
-  rf_wake_all(&session->started);
+  rf_advance(&session->started, 1);
   for (int i = 1; session->workers && i < session->count; ++i)
     if (session->workers[i].thread) pthread_join(session->workers[i].thread, nullptr);
   for (int i = 0; session->workers && i < session->count; ++i) free(session->workers[i].arena);
@@ -116,8 +114,8 @@ extern "C" int rf_run(void* handle, const void* const* inputs, void* const* outp
     session->spaces[2 + i] = static_cast<char*>(const_cast<void*>(inputs[i]));
   for (int i = 0; i < RF_OUTPUTS; ++i)
     session->spaces[2 + RF_INPUTS + i] = static_cast<char*>(outputs[i]);
-  const unsigned run = __atomic_fetch_add(&session->started, 1u, __ATOMIC_ACQ_REL);
-  rf_wake_all(&session->started);
+  const unsigned run = session->started;  // only this thread changes it
+  rf_advance(&session->started, 1);
   rf_work(&session->workers[0], run);
   return 0;
 }

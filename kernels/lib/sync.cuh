@@ -52,9 +52,16 @@ enum { RF_SPINS = 4000 };  // polls before a core goes to sleep: about the lengt
 
 RF_DEVICE void rf_sync() {}
 
+// Cores that sleep or are about to: whoever changes a word calls the kernel only if there are any.
+static unsigned rf_sleepers;
+
+static void rf_advance(unsigned* word, unsigned amount) {
+  __atomic_fetch_add(word, amount, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&rf_sleepers, __ATOMIC_SEQ_CST)) rf_wake_all(word);
+}
+
 RF_DEVICE void rf_signal(rf_control* control, int counter, unsigned amount) {
-  __atomic_fetch_add(&control->counters[counter], amount, __ATOMIC_RELEASE);
-  rf_wake_all(&control->counters[counter]);
+  rf_advance(&control->counters[counter], amount);
 }
 
 static void rf_await(unsigned* word, unsigned target, const unsigned* abort_word) {
@@ -66,7 +73,9 @@ static void rf_await(unsigned* word, unsigned target, const unsigned* abort_word
       __builtin_ia32_pause();
 #endif
     } else {
-      rf_sleep_while(word, value);
+      __atomic_fetch_add(&rf_sleepers, 1u, __ATOMIC_SEQ_CST);
+      rf_sleep_while(word, value);  // returns at once if the word has changed
+      __atomic_fetch_sub(&rf_sleepers, 1u, __ATOMIC_SEQ_CST);
     }
   }
 }

@@ -33,9 +33,9 @@ class HostDriver:
     """Built on first use, from the cache after that. ``threads`` 0 takes all cores."""
 
     def __init__(self, artifact: Artifact, threads: int = 0) -> None:
-        self._artifact = artifact
         self._threads = threads or cores()
         self._library = ctypes.CDLL(str(build(artifact)))
+        self._outputs = [(port.shape, np.dtype(port.dtype)) for port in artifact.outputs]
         self._declare()
         self._session = self._library.rf_create(os.fsencode(artifact.weights), self._threads)
         if not self._session:
@@ -56,7 +56,7 @@ class HostDriver:
         return f"host, {self._threads} thread{'s' if self._threads > 1 else ''}"
 
     def run(self, inputs: list[Array]) -> list[Array]:
-        outputs = [np.empty(port.shape, dtype=port.dtype) for port in self._artifact.outputs]
+        outputs = [np.empty(shape, dtype) for shape, dtype in self._outputs]
         self.bind(inputs, outputs)()
         return outputs
 

@@ -9,9 +9,9 @@ from functools import cache
 import numpy as np
 
 import ramforge.kernels  # noqa: F401  (fills the registry)
-from examples.models import MODELS
+from examples.models import MODELS as MODELS
 from ramforge.compiler.check import check_plan
-from ramforge.compiler.device import VDevice, find_target, vdevice
+from ramforge.compiler.device import VDevice, find_target
 from ramforge.compiler.expressions.regions import Boxes
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.ir import DType, Graph, Tensor
@@ -76,7 +76,8 @@ def _operator(number: int, step: Step, sizes: Mapping[str, int]) -> ROperator:
         share = -(-sizes[name] // step.tasks)
         starts = [0 if step.reads_all else task * share for task in range(step.tasks)]
         stops = [sizes[name] if step.reads_all else start + share for start in starts]
-        reads[name] = boxes(np.minimum(starts, sizes[name]), np.minimum(stops, sizes[name]))
+        size = sizes[name]
+        reads[name] = boxes([min(s, size) for s in starts], [min(s, size) for s in stops])
     own = [task * ELEMENTS_PER_TASK for task in range(step.tasks)]
     writes = {f"t{number}": boxes(own, [start + ELEMENTS_PER_TASK for start in own])}
     body = Body("fake", f"step {number}", f"// {number}", 0, 0, "// ask" * step.prefetches)
@@ -124,7 +125,3 @@ def planned_model(model: str, policy: str, sms: int) -> Planned:
     graph = optimised(model)
     lowered = lower(graph, target)
     return planned(lowered.operators, graph, lowered.device, policy)
-
-
-__all__ = ["MODELS", "Planned", "Step", "boxes", "device", "optimised", "planned", "planned_model"]
-__all__ += ["program", "random_steps", "vdevice"]

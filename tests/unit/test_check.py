@@ -27,6 +27,7 @@ from ramforge.compiler.schedule import POLICIES
 
 SEEDS = range(40)
 MUTATED = range(12)
+RANKS = "a rank is changed"
 Lanes = list[list[Entry]]
 Mutants = Iterator[tuple[str, Planned]]
 
@@ -190,7 +191,7 @@ def mutants_of_ranks(made: Planned) -> Mutants:
             def other(lane: list[Entry], at: int, change: int = change) -> None:
                 lane[at] = replace(lane[at], rank=max(0, lane[at].rank + change))
 
-            yield "a rank is changed", changed(made, at, other)
+            yield RANKS, changed(made, at, other)
 
 
 def mutants_of_lanes(made: Planned) -> Mutants:
@@ -217,14 +218,16 @@ def test_every_unsafe_mutant_is_rejected_and_nearly_every_safe_one_accepted() ->
             counts[name, is_safe(mutant), accepts(mutant)] += 1
     print(f"\n{'mutation':46}{'unsafe':>8}{'rejected':>10}{'safe':>8}{'accepted':>10}")
     for name in dict.fromkeys(name for name, _, _ in counts):
-        unsafe = [counts[name, False, accepted] for accepted in (False, True)]
-        safe = [counts[name, True, accepted] for accepted in (False, True)]
-        print(f"{name:46}{sum(unsafe):8}{unsafe[0]:10}{sum(safe):8}{safe[1]:10}")
-        assert unsafe[1] == 0, f"{name}: {unsafe[1]} unsafe plans are accepted"
+        bad = [counts[name, False, accepted] for accepted in (False, True)]
+        good = [counts[name, True, accepted] for accepted in (False, True)]
+        print(f"{name:46}{sum(bad):8}{bad[0]:10}{sum(good):8}{good[1]:10}")
+        assert bad[1] == 0, f"{name}: {bad[1]} unsafe plans are accepted"
     strict = sum(count for (_, safe, accepted), count in counts.items() if safe and not accepted)
+    by_rank = counts[RANKS, True, False]  # the rule for ranks asks for more than the tables need
     safe = sum(count for (_, safe, _), count in counts.items() if safe)
-    print(f"safe mutants that are rejected: {strict} of {safe}")
+    print(f"safe mutants that are rejected: {strict} of {safe}, {by_rank} for their ranks")
     assert sum(counts.values()) > 500 and safe > 50
+    assert strict - by_rank <= 0.02 * safe
 
 
 CHAIN = (Step(4, (-1,)), Step(4, (0,)), Step(4, (1,)), Step(4, (2,)))
@@ -243,7 +246,7 @@ def test_what_is_wrong_is_said() -> None:
     lanes = copied(made.plan.launches[0])
     waits = [number for number, entry in enumerate(lanes[0]) if isinstance(entry, Wait)]
     foreign = copied(made.plan.launches[0])
-    foreign[0][waits[0]] = replace(foreign[0][waits[0]], counter=7)  # type: ignore[call-arg]
+    foreign[0][waits[0]] = Wait(lanes[0][waits[0]].rank, 7, 2)
     asking = copied(made.plan.launches[0])
     asking[0].append(Prefetch(99, 4, 0, 1))
     outside = with_places(made, t1=Place(WORKSPACE, made.memory.workspace_bytes))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -130,7 +131,7 @@ class Chain:
         self.constants: dict[str, Array] = {}
         self.name = "x"
 
-    def step(self, value: Array, op: str, *operands: object, **attributes: object) -> None:
+    def step(self, value: Array, op: str, *operands: object, **attributes: Any) -> None:
         names = [f"k{len(self.constants) + number}" for number in range(len(operands))]
         self.constants.update(zip(names, map(np.asarray, operands), strict=True))
         made = f"v{len(self.nodes)}"
@@ -210,4 +211,5 @@ def test_negative_and_extreme_literals_can_follow_any_operator(dtype: DType) -> 
     for value in (*extremes, *((-1, -0.0, -np.inf) if kind.kind == "f" else ())):
         text = literal(value, dtype)
         assert not text.startswith("-")
-        assert str(int(np.iinfo(kind).max) + 1) not in text if kind.kind == "i" else True
+        if kind.kind == "i" and kind.itemsize >= 4:  # smaller ones are an int with a cast
+            assert str(int(np.iinfo(kind).max) + 1) not in text

@@ -82,8 +82,8 @@ def binary_cases() -> list[Case]:
         cases.append(one(op, positive(4, 7), Known(positive(1))))
         cases.append(one(op, Known(positive(7)), positive(4, 7)))
     for op in ("And", "Or", "Xor"):
-        left, right = numbers(3, 1, 7, dtype=np.bool_), numbers(5, 1, dtype=np.bool_, seed=1)
-        cases.append(one(op, left, right))
+        truths = numbers(3, 1, 7, dtype=np.bool_), numbers(5, 1, dtype=np.bool_, seed=1)
+        cases.append(one(op, *truths))
     x = numbers(3, 4, 5)
     cases += [
         one("Pow", positive(65), numbers(65)),

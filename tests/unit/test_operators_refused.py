@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -16,9 +18,9 @@ REFUSED = {
     "mode 'reflect'": one("Pad", IMAGE, ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect"),
     "dilations": one("AveragePool", IMAGE, kernel_shape=[2, 2], dilations=[2, 2]),
     "indices": one("MaxPool", IMAGE, kernel_shape=[2, 2], outputs=2),
-    "training_mode": one("BatchNormalization", IMAGE, *CHANNEL, training_mode=1),
-    "statistic": one("LayerNormalization", IMAGE, numbers(6), outputs=3),
-    "decides a shape": one("ReduceSum", IMAGE, np.array([1])),
+    "(a statistic)": one("BatchNormalization", IMAGE, *CHANNEL, training_mode=1, outputs=3),
+    "is used": one("LayerNormalization", IMAGE, numbers(6), outputs=3),
+    "depends on run-time values": one("ReduceSum", IMAGE, np.array([1])),
     "fraction": one("Gemm", WHOLE, WHOLE, alpha=0.5),
 }
 
@@ -26,6 +28,6 @@ REFUSED = {
 @pytest.mark.parametrize("reason", REFUSED)
 def test_refusals_name_the_reason_and_a_fix(reason: str) -> None:
     case: Case = REFUSED[reason]
-    with pytest.raises(UnsupportedModel, match=reason) as caught:
+    with pytest.raises(UnsupportedModel, match=re.escape(reason)) as caught:
         import_model(model_of([case]))
     assert "fix:" in str(caught.value)

@@ -64,7 +64,11 @@ def test_the_file_reads_back_and_its_data_is_aligned(
 
 def test_names_of_any_alphabet_and_arrays_in_any_order_are_kept(tmp_path: Path) -> None:
     turned = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    arrays = {'quo"te\\': turned, "名前": np.float32(3).reshape(()), "/a.b": turned[::2]}
+    arrays: dict[str, Array] = {
+        'quo"te\\': turned,
+        "名前": np.array(3, np.float32),
+        "/a.b": turned[::2],
+    }
     made = written(tmp_path / "w.safetensors", arrays)
     found = load_file(tmp_path / "w.safetensors")
     for name, array in made.arrays.items():
@@ -86,11 +90,11 @@ def test_the_weights_of_a_model_lie_where_its_program_looks_for_them(tmp_path: P
 
 
 def test_bytes_are_the_same_each_time_and_the_digest_tells_contents_apart(tmp_path: Path) -> None:
-    arrays = {"a": np.arange(5, dtype=np.int8), "b": np.ones((2, 3), np.float32)}
+    arrays: dict[str, Array] = {"a": np.arange(5, dtype=np.int8), "b": np.ones((2, 3), np.float32)}
     digests = {written(tmp_path / f"{number}", arrays).digest for number in range(2)}
     files = [hashlib.sha256((tmp_path / f"{number}").read_bytes()) for number in range(2)]
     assert len(digests) == 1 and files[0].digest() == files[1].digest()
-    others = (
+    others: tuple[dict[str, Array], ...] = (
         {"a": arrays["a"], "b": arrays["b"] + 1},
         {"b": arrays["b"], "a": arrays["a"]},
         {"a": arrays["a"], "c": arrays["b"]},
