@@ -24,7 +24,7 @@ from ramforge.compiler.errors import (
 from ramforge.compiler.version import VERSION
 
 if TYPE_CHECKING:
-    from ramforge.api import compile, load
+    from ramforge.runtime.api import compile, load
     from ramforge.runtime.session import Session
 
 __version__ = VERSION
@@ -48,8 +48,8 @@ __all__ = [
 # Names that pull in onnx or the build tools are found when they are first used: `import ramforge`
 # stays quick.
 _LAZY = {
-    "compile": "ramforge.api",
-    "load": "ramforge.api",
+    "compile": "ramforge.runtime.api",
+    "load": "ramforge.runtime.api",
     "Session": "ramforge.runtime.session",
 }
 

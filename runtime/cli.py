@@ -18,8 +18,8 @@ from typing import Any
 
 import click
 
-import ramforge
 from ramforge.compiler.errors import EXIT_INTERNAL, RamforgeError
+from ramforge.compiler.version import VERSION
 from ramforge.runtime import progress
 
 EXIT_INTERRUPTED = 130
@@ -68,7 +68,7 @@ def run_command(command: click.Command, arguments: Sequence[str] | None, name: s
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     """The flags that every command has."""
     flags = (
-        click.version_option(ramforge.__version__, prog_name="ramforge"),
+        click.version_option(VERSION, prog_name="ramforge"),
         click.option("-v", "--verbose", is_flag=True, help="Say more, with times."),
         click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
         click.option("--log-file", type=click.Path(dir_okay=False), help="Write the log here too."),
@@ -142,8 +142,10 @@ def compile_command(
     Writes OUTPUT (.cu), and beside it the weights (.safetensors) and a manifest (.json). Prints the
     path of the .cu file.
     """
+    from ramforge.runtime import api
+
     with progress.reporting(**common) as report:
-        artifact = ramforge.compile(
+        artifact = api.compile(
             model, target=target, output=output, shapes=shapes, dims=dims, schedule=schedule
         )
         if build:
@@ -170,7 +172,7 @@ def _build(artifact: Any) -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(ramforge.__version__, prog_name="ramforge")
+@click.version_option(VERSION, prog_name="ramforge")
 def commands() -> None:
     """An ahead-of-time DNN compiler: one ONNX model in, one CUDA file out."""
 
@@ -196,11 +198,12 @@ def run_model(
     **common: Any,
 ) -> None:
     """Run a compiled ARTIFACT (its .cu file, or its folder) once."""
+    from ramforge.codegen import artifact as artifacts
     from ramforge.runtime import arrays
     from ramforge.runtime.session import Session
 
     with progress.reporting(**common) as report:
-        loaded = ramforge.load(artifact)
+        loaded = artifacts.load(artifact)
         given = arrays.load(Path(load_inputs)) if load_inputs else {}
         inputs = arrays.completed(loaded.inputs, given, seed)
         report("building")

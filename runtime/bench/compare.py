@@ -19,10 +19,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-import ramforge
 from ramforge.compiler.errors import ToolchainError
 from ramforge.compiler.ir import Array
-from ramforge.runtime import arrays, verify
+from ramforge.runtime import api, arrays, verify
 from ramforge.runtime.session import Session
 
 Contender = Callable[[], list[Array]]
@@ -122,7 +121,7 @@ def main(
     The plan is made for the cores it runs on, unless --target asks for another device's plan.
     """
     sizes = {name: int(size) for name, size in (dim.split("=") for dim in dims)}
-    artifact = ramforge.compile(model, dims=sizes, target=target or f"host:{threads}")
+    artifact = api.compile(model, dims=sizes, target=target or f"host:{threads}")
     inputs = arrays.made_up(artifact.inputs, seed=0)
     theirs = onnxruntime_contender(model, inputs, threads, sizes)
     with Session(artifact, f"host:{threads}") as session:
