@@ -26,6 +26,8 @@ from ramforge.runtime.session import Session
 
 Contender = Callable[[], list[Array]]
 RESAMPLES = 1000
+# Thread pools spin on for a while after a run; whoever comes next would be timed against them.
+SETTLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def compare(
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else reversed(names):
+            time.sleep(SETTLE_SECONDS)
             start = time.perf_counter()
             contenders[name]()
             times[name].append(time.perf_counter() - start)
