@@ -24,27 +24,6 @@ RF_DEVICE T rf_min(T a, T b) {
 RF_DEVICE float rf_exp(float x) { return expf(x); }
 RF_DEVICE float rf_tanh(float x) { return tanhf(x); }
 RF_DEVICE float rf_erf(float x) { return erff(x); }
-RF_DEVICE float rf_log(float x) { return logf(x); }
-RF_DEVICE float rf_sqrt(float x) { return sqrtf(x); }
-RF_DEVICE float rf_abs(float x) { return fabsf(x); }
-RF_DEVICE float rf_pow(float x, float y) { return powf(x, y); }
-RF_DEVICE float rf_floor(float x) { return floorf(x); }
-RF_DEVICE float rf_ceil(float x) { return ceilf(x); }
-RF_DEVICE float rf_round(float x) { return rintf(x); }
-RF_DEVICE float rf_sin(float x) { return sinf(x); }
-RF_DEVICE float rf_cos(float x) { return cosf(x); }
-RF_DEVICE double rf_exp(double x) { return exp(x); }
-RF_DEVICE double rf_tanh(double x) { return tanh(x); }
-RF_DEVICE double rf_erf(double x) { return erf(x); }
-RF_DEVICE double rf_log(double x) { return log(x); }
-RF_DEVICE double rf_sqrt(double x) { return sqrt(x); }
-RF_DEVICE double rf_abs(double x) { return fabs(x); }
-RF_DEVICE double rf_pow(double x, double y) { return pow(x, y); }
-RF_DEVICE double rf_floor(double x) { return floor(x); }
-RF_DEVICE double rf_ceil(double x) { return ceil(x); }
-RF_DEVICE double rf_round(double x) { return rint(x); }
-RF_DEVICE double rf_sin(double x) { return sin(x); }
-RF_DEVICE double rf_cos(double x) { return cos(x); }
 #else
 RF_DEVICE float rf_bits_float(int bits) {
   float value;
@@ -100,6 +79,7 @@ RF_DEVICE float rf_erf(float x) {
   q = q * s + -1.42647390514189e-02f;
   return x != x ? x : bounded * (p / q);  // bounded * p could be too small for a float
 }
+#endif
 RF_DEVICE float rf_log(float x) { return logf(x); }
 RF_DEVICE float rf_sqrt(float x) { return sqrtf(x); }
 RF_DEVICE float rf_abs(float x) { return fabsf(x); }
@@ -121,7 +101,6 @@ RF_DEVICE double rf_ceil(double x) { return ceil(x); }
 RF_DEVICE double rf_round(double x) { return rint(x); }
 RF_DEVICE double rf_sin(double x) { return sin(x); }
 RF_DEVICE double rf_cos(double x) { return cos(x); }
-#endif
 // Through exp of a negative number, so that the smallest results are not lost to its overflow.
 template <class T>
 RF_DEVICE T rf_sigmoid(T x) {
