@@ -4,6 +4,7 @@ chosen.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from ramforge.compiler import registry
 from ramforge.compiler.cost.analytic import AnalyticCost, alone_ns
 from ramforge.compiler.device import Target, VDevice, vdevice
 from ramforge.compiler.errors import CompileError
-from ramforge.compiler.ir import Graph
-from ramforge.compiler.rprogram import Candidate, ROperator
+from ramforge.compiler.expressions.placed import place
+from ramforge.compiler.expressions.regions import Boxes
+from ramforge.compiler.ir import Array, Graph, Node
+from ramforge.compiler.rprogram import Candidate, Design, ROperator, Variant
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +30,7 @@ class Lowered:
 Choose = Callable[[tuple[Candidate, ...], Target], Candidate]
 
 
+@functools.lru_cache(maxsize=8192)
 def fastest(candidates: tuple[Candidate, ...], target: Target) -> Candidate:
     """The candidate that is predicted to take the least time alone on the device."""
     cost = AnalyticCost()
@@ -39,15 +43,34 @@ def lower(graph: Graph, target: Target, choose: Choose = fastest) -> Lowered:
     for node in graph.nodes:
         if graph.tensor(node.outputs[0]).size == 0:
             continue  # nothing to compute
-        family = registry.family_of(node, graph)
-        candidates = family.candidates(node, graph, target)
-        assert candidates, f"family {family.name} has no variant for {node.name!r}"
-        variant = choose(candidates, target).make()
-        operators.append(ROperator(node.name, node.op, node.origin, variant))
+        placed = place(node, graph)
+        design = choose(registry.candidates_of(placed, target), target).make()
+        operators.append(ROperator(node.name, node.op, node.origin, _named(design, node, graph)))
+        family = registry.family_of(placed)
         if family.library and family.library not in libraries:
             libraries.append(family.library)
     device = vdevice(target, _largest_arena(operators, target))
     return Lowered(tuple(operators), device, tuple(sorted(libraries)))
+
+
+def _named(design: Design, node: Node, graph: Graph) -> Variant:
+    """The design with this node's tensors; constants that it wants packed get other names."""
+    operands = list(node.inputs)
+    packed: dict[str, Callable[[], Array]] = {}
+    for slot, packing in design.packings.items():
+        weight = node.inputs[slot]
+        operands[slot] = f"{weight}#{packing.label}"
+        packed[operands[slot]] = functools.partial(packing.pack, graph.constants[weight])
+    reads: dict[str, Boxes] = {}
+    for slot, boxes in design.reads.items():
+        if slot not in design.packings:
+            name = operands[slot]
+            reads[name] = reads[name].merged(boxes) if name in reads else boxes
+    output = node.outputs[0]
+    writes = {output: design.writes}
+    return Variant(
+        design.body, design.tasks, (*operands, output), reads, writes, design.cost, packed
+    )
 
 
 def _time(candidate: Candidate, target: Target, cost: AnalyticCost) -> float:

@@ -6,12 +6,14 @@ compiler asks for an operator by name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ramforge.compiler.device import Target
+    from ramforge.compiler.expressions.placed import Placed
     from ramforge.compiler.ir import Graph, Node
     from ramforge.compiler.rprogram import Candidate
 
@@ -60,16 +62,16 @@ def names() -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class Family:
     """A kernel family: the kinds of computation it carries out, as C++ in ``library`` and as
-    variants for a node.
+    designs to choose from.
 
-    Families are asked in the order of ``rank``; the first that ``fits`` a node carries it out.
+    Families are asked in the order of ``rank``; the first that ``fits`` carries it out.
     """
 
     name: str
     rank: int
     library: str
-    fits: Callable[[Node, Graph], bool]
-    candidates: Callable[[Node, Graph, Target], tuple[Candidate, ...]]
+    fits: Callable[[Placed], bool]
+    candidates: Callable[[Placed, Target], tuple[Candidate, ...]]
 
 
 _FAMILIES: dict[str, Family] = {}
@@ -87,9 +89,16 @@ def families() -> tuple[Family, ...]:
     return tuple(sorted(_FAMILIES.values(), key=lambda family: family.rank))
 
 
-def family_of(node: Node, graph: Graph) -> Family:
-    """The family that carries out a node."""
+@functools.lru_cache(maxsize=8192)
+def family_of(placed: Placed) -> Family:
+    """The family that carries out a computation."""
     for family in families():
-        if family.fits(node, graph):
+        if family.fits(placed):
             return family
-    raise AssertionError(f"no kernel family fits {node.op} {node.name!r}")
+    raise AssertionError(f"no kernel family fits {placed.computation}")
+
+
+@functools.lru_cache(maxsize=8192)
+def candidates_of(placed: Placed, target: Target) -> tuple[Candidate, ...]:
+    """The designs that its family offers."""
+    return family_of(placed).candidates(placed, target)

@@ -49,12 +49,33 @@ class TaskCost:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Variant:
-    """One way to carry out a node: a body, a number of rTasks, and the regions each rTask touches.
+class Packing:
+    """The order in which a body wants a constant operand; ``label`` tells it from other orders."""
 
-    ``operands`` are tensor names in the order in which the body numbers them, the output last.
-    ``packed`` makes the weights that this variant wants in an order of its own; they are operands
-    too.
+    label: str
+    pack: Callable[[Array], Array]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Design:
+    """One way to carry out a computation, for all nodes that have it: everything but names.
+
+    Inputs go by their slots, as the body numbers them; the output comes after the last of them.
+    """
+
+    body: Body
+    tasks: int
+    reads: Mapping[int, Boxes]
+    writes: Boxes
+    cost: TaskCost
+    packings: Mapping[int, Packing] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variant:
+    """A design for one node: ``operands`` are tensor names in the order of the body's slots.
+
+    ``packed`` makes the weights that it wants in an order of its own; they are operands too.
     """
 
     body: Body
@@ -68,12 +89,12 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A variant that could be chosen: what choosing needs to know, and how to make it."""
+    """A design that could be chosen: what choosing needs to know, and how to make it."""
 
     tasks: int
     cost: TaskCost
     arena_bytes: int
-    make: Callable[[], Variant]
+    make: Callable[[], Design]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -61,7 +61,10 @@ RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S st
       float value = 0.0f;
       if (k < P::K && m0 + m < P::M) {
         const float* run = row(m0 + m, k / P::LENGTH);
-        if (run) value = run[(rf_size)(k % P::LENGTH) * P::STEP];
+        if (run) {
+          RF_GLOBAL(run);  // it may come out of a choice, where the compiler loses track
+          value = run[(rf_size)(k % P::LENGTH) * P::STEP];
+        }
       }
       a_tile[(i % RF_DEPTH) * (BM + 1) + m] = value;
     }

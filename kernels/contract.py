@@ -17,14 +17,15 @@ from ramforge.compiler.device import Target
 from ramforge.compiler.expressions import computation as comp
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import interpret, terms
-from ramforge.compiler.expressions.computation import Computation, Roles, computation_of
+from ramforge.compiler.expressions.computation import Computation, Roles
 from ramforge.compiler.expressions.index import Index, Var
+from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.regions import Boxes
 from ramforge.compiler.expressions.terms import Apply, Load
 from ramforge.compiler.expressions.text import Writer
-from ramforge.compiler.ir import Array, DType, Graph, Node
+from ramforge.compiler.ir import Array, DType
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import Body, Candidate, TaskCost, Variant
+from ramforge.compiler.rprogram import Body, Candidate, Design, Packing, TaskCost
 from ramforge.kernels import space
 
 PANEL = 32
@@ -36,7 +37,7 @@ TILES = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (16, 32))
 class Product:
     """A computation taken apart into what the tile loop needs."""
 
-    placed: space.Placed
+    placed: Placed
     a: Load
     b: Load
     batch: tuple[Var, ...]
@@ -63,22 +64,19 @@ class Product:
         return space.size_of(self.batch)
 
 
-def fits(node: Node, graph: Graph) -> bool:
-    return _take_apart(node, graph) is not None
+def fits(placed: Placed) -> bool:
+    return take_apart(placed) is not None
 
 
-def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...]:
-    product = _take_apart(node, graph)
+def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
+    product = take_apart(placed)
     assert product is not None
     tiles = [tile for tile in TILES if _is_sensible(tile, product)]
-    return tuple(_candidate(node, graph, product, tile) for tile in tiles)
+    return tuple(_candidate(product, tile) for tile in tiles)
 
 
-def _take_apart(node: Node, graph: Graph) -> Product | None:
-    return _split(space.place(node, graph, computation_of(node)))
-
-
-def _split(placed: space.Placed) -> Product | None:
+@functools.lru_cache(maxsize=4096)
+def take_apart(placed: Placed) -> Product | None:
     computation = placed.computation
     loads = product_loads(computation)
     if loads is None or computation.roles is None:
@@ -104,7 +102,7 @@ def _split(placed: space.Placed) -> Product | None:
     return Product(placed, a, b, merged["b"], merged["m"], merged["n"], folded[:-1], run, step)
 
 
-def _without_groups(placed: space.Placed, roles: Roles) -> tuple[space.Placed, Roles]:
+def _without_groups(placed: Placed, roles: Roles) -> tuple[Placed, Roles]:
     """Make the groups of a grouped convolution a batch axis of their own."""
     if roles.groups == 1:
         return placed, roles
@@ -116,7 +114,7 @@ def _without_groups(placed: space.Placed, roles: Roles) -> tuple[space.Placed, R
     return placed, Roles((group, *roles.batch), roles.rows, (inner,))
 
 
-def _ordered(placed: space.Placed, axes: tuple[Var, ...]) -> tuple[Var, ...]:
+def _ordered(placed: Placed, axes: tuple[Var, ...]) -> tuple[Var, ...]:
     """Output axes in memory order, before them those that are no output axes."""
     extra = tuple(var for var in axes if var not in placed.computation.axes and var.size != 1)
     return (*extra, *placed.memory_order(axes))
@@ -149,7 +147,7 @@ def _is_sensible(tile: tuple[int, int], product: Product) -> bool:
     return fits_m and (tile_n <= PANEL or tile_n < 2 * product.n)
 
 
-def _candidate(node: Node, graph: Graph, product: Product, tile: tuple[int, int]) -> Candidate:
+def _candidate(product: Product, tile: tuple[int, int]) -> Candidate:
     tile_m, tile_n = tile
     tasks = product.batches * -(-product.m // tile_m) * -(-product.n // tile_n)
     cost = TaskCost(
@@ -157,7 +155,7 @@ def _candidate(node: Node, graph: Graph, product: Product, tile: tuple[int, int]
         4.0 * product.k * (tile_m + tile_n),
         4.0 * tile_m * tile_n,
     )
-    make = functools.partial(_variant, node, graph, product, tile, tasks, cost)
+    make = functools.cache(functools.partial(_design, product, tile, tasks, cost))
     return Candidate(tasks, cost, _arena_bytes(tile), make)
 
 
@@ -166,40 +164,28 @@ def _arena_bytes(tile: tuple[int, int]) -> int:
     return 4 * DEPTH * (tile_m + 1 + tile_n)
 
 
-def _variant(
-    node: Node,
-    graph: Graph,
-    product: Product,
-    tile: tuple[int, int],
-    tasks: int,
-    cost: TaskCost,
-) -> Variant:
-    reads, writes = _regions(node, product, tile, tasks)
-    operands = [*node.inputs, node.outputs[0]]
-    weight = node.inputs[product.b.slot]
-    packed = {}
-    if _is_packable(product, graph, weight):
-        reads = {name: boxes for name, boxes in reads.items() if name != weight}
-        name = packed_name(weight, product)
-        operands[product.b.slot] = name
-        packed[name] = functools.partial(pack, product, graph.constants[weight])
-    body = _body(product, tile, bool(packed))
-    return Variant(body, tasks, tuple(operands), reads, writes, cost, packed)
+def _design(product: Product, tile: tuple[int, int], tasks: int, cost: TaskCost) -> Design:
+    reads, writes = _regions(product, tile, tasks)
+    packings = {}
+    if _is_packable(product):
+        packings[product.b.slot] = Packing(_label(product), functools.partial(pack, product))
+    body = _body(product, tile, bool(packings))
+    return Design(body, tasks, reads, writes, cost, packings)
 
 
-def _is_packable(product: Product, graph: Graph, weight: str) -> bool:
+def _is_packable(product: Product) -> bool:
     """A constant that is read as B and nowhere else; an epilogue that reads it too wants it as it
     is.
     """
-    readers = [load for load in product.placed.computation.loads() if load.slot == product.b.slot]
-    return weight in graph.constants and len(readers) == 1
+    slot = product.b.slot
+    readers = [load for load in product.placed.computation.loads() if load.slot == slot]
+    return product.placed.constants[slot] and len(readers) == 1
 
 
-def packed_name(weight: str, product: Product) -> str:
-    """The name of a weight in panels; another order of its elements is another name."""
+def _label(product: Product) -> str:
+    """Another order of a weight's elements is another label."""
     order = (product.b.key, product.batch, product.columns, product.segments, product.run)
-    digest = hashlib.sha256(repr(order).encode()).hexdigest()[:8]
-    return f"{weight}#panels.{digest}"
+    return f"panels.{hashlib.sha256(repr(order).encode()).hexdigest()[:8]}"
 
 
 def pack(product: Product, weight: Array) -> Array:
@@ -218,9 +204,7 @@ def _alone(load: Load) -> Load:
     return terms.load(0, load.indices, load.shape, load.dtype)
 
 
-def _regions(
-    node: Node, product: Product, tile: tuple[int, int], tasks: int
-) -> tuple[dict[str, Boxes], dict[str, Boxes]]:
+def _regions(product: Product, tile: tuple[int, int], tasks: int) -> tuple[dict[int, Boxes], Boxes]:
     tile_m, tile_n = tile
     tiles_m, tiles_n = -(-product.m // tile_m), -(-product.n // tile_n)
     task = np.arange(tasks, dtype=np.int64)
@@ -232,7 +216,7 @@ def _regions(
         **space.mixed_radix(product.rows, m, np.minimum(m + tile_m, product.m)),
         **space.mixed_radix(product.columns, n, np.minimum(n + tile_n, product.n)),
     }
-    return space.regions(node, product.placed, ranges, tasks)
+    return space.regions(product.placed, ranges, tasks)
 
 
 def _body(product: Product, tile: tuple[int, int], is_packed: bool) -> Body:

@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 from ramforge.compiler.device import Target
-from ramforge.compiler.expressions.computation import computation_of
 from ramforge.compiler.expressions.index import Var
-from ramforge.compiler.ir import Graph, Node
+from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import Body, Candidate, TaskCost, Variant
+from ramforge.compiler.rprogram import Body, Candidate, Design, TaskCost
 from ramforge.kernels import space
 
 
-def fits(node: Node, graph: Graph) -> bool:
-    return computation_of(node).is_map
+def fits(placed: Placed) -> bool:
+    return placed.computation.is_map
 
 
-def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...]:
-    computation = computation_of(node)
-    placed = space.place(node, graph, computation)
+def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
+    computation = placed.computation
     placed, axes = space.merge(placed, placed.memory_order(computation.axes), "f")
     operations = space.operation_count(computation)
     tiling = space.cut(axes[:-1], axes[-1:], 2 * target.sms, 1 + operations // 8)
-    reads, writes = space.regions(node, placed, tiling.ranges(), tiling.tasks)
+    reads, writes = space.regions(placed, tiling.ranges(), tiling.tasks)
     elements = tiling.task_rows * tiling.task_columns
     body = Body("map", _summary(computation.shape), _text(placed, tiling), 0, 0)
     cost = TaskCost(
         elements * (1.0 + operations),
-        space.bytes_touched(reads, graph),
+        space.bytes_touched(reads, placed),
         elements * placed.target.dtype.itemsize,
     )
-    operands = (*node.inputs, node.outputs[0])
-    variant = Variant(body, tiling.tasks, operands, reads, writes, cost)
-    return (Candidate(tiling.tasks, cost, 0, lambda: variant),)
+    design = Design(body, tiling.tasks, reads, writes, cost)
+    return (Candidate(tiling.tasks, cost, 0, lambda: design),)
 
 
 def _summary(shape: tuple[int, ...]) -> str:
     return f"each element of {'x'.join(map(str, shape)) or 'a scalar'}"
 
 
-def _text(placed: space.Placed, tiling: space.Tiling) -> str:
+def _text(placed: Placed, tiling: space.Tiling) -> str:
     names: dict[Var, str] = {}
     inner = space.decode(tiling.rows, "row", names) if tiling.rows else []
     if tiling.columns:

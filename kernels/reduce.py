@@ -12,12 +12,11 @@ from ramforge.compiler.device import Target
 from ramforge.compiler.expressions import computation as comp
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
-from ramforge.compiler.expressions.computation import computation_of
 from ramforge.compiler.expressions.index import Var
+from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.text import literal
-from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import Body, Candidate, TaskCost, Variant
+from ramforge.compiler.rprogram import Body, Candidate, Design, TaskCost
 from ramforge.kernels import space
 
 _JOINS = {
@@ -28,13 +27,12 @@ _JOINS = {
 }
 
 
-def fits(node: Node, graph: Graph) -> bool:
-    return computation_of(node).kind in comp.COMBINERS
+def fits(placed: Placed) -> bool:
+    return placed.computation.kind in comp.COMBINERS
 
 
-def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...]:
-    computation = computation_of(node)
-    placed = space.place(node, graph, computation)
+def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
+    computation = placed.computation
     placed, axes = space.merge(placed, placed.memory_order(computation.axes), "f")
     folded = tuple(var for var in computation.reduction if var.size != 1)
     placed, folded = space.merge(placed, folded, "r")
@@ -48,23 +46,20 @@ def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...
     else:
         tiling = space.cut(axes[:-1], axes[-1:], 2 * target.sms, work)
         text = _strips_text(placed, tiling, folded)
-    reads, writes = space.regions(node, placed, tiling.ranges(), tiling.tasks)
+    reads, writes = space.regions(placed, tiling.ranges(), tiling.tasks)
     elements = tiling.task_rows * tiling.task_columns
     shape = "x".join(map(str, computation.shape))
     body = Body("reduce", f"{computation.kind} of {depth} for each of {shape}", text, 0, 0)
     cost = TaskCost(
         elements * depth * (1.0 + operations),
-        space.bytes_touched(reads, graph),
+        space.bytes_touched(reads, placed),
         elements * placed.target.dtype.itemsize,
     )
-    operands = (*node.inputs, node.outputs[0])
-    variant = Variant(body, tiling.tasks, operands, reads, writes, cost)
-    return (Candidate(tiling.tasks, cost, 0, lambda: variant),)
+    design = Design(body, tiling.tasks, reads, writes, cost)
+    return (Candidate(tiling.tasks, cost, 0, lambda: design),)
 
 
-def _folded_are_neighbours(
-    placed: space.Placed, axes: tuple[Var, ...], folded: tuple[Var, ...]
-) -> bool:
+def _folded_are_neighbours(placed: Placed, axes: tuple[Var, ...], folded: tuple[Var, ...]) -> bool:
     if not folded or space.size_of(folded) < 32:
         return False
     loads = [
@@ -76,7 +71,7 @@ def _folded_are_neighbours(
 
 
 def _pieces(
-    placed: space.Placed, tiling: space.Tiling, folded: tuple[Var, ...], number: str
+    placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...], number: str
 ) -> tuple[list[str], list[str]]:
     """The statements of value(...) and of finish(...)."""
     names: dict[Var, str] = {}
@@ -93,7 +88,7 @@ def _pieces(
     return load_lines, [*outer, *finish.statements, f"y[{place}] = {result};"]
 
 
-def _strips_text(placed: space.Placed, tiling: space.Tiling, folded: tuple[Var, ...]) -> str:
+def _strips_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) -> str:
     kind, dtype = placed.computation.kind, placed.computation.value.dtype
     load_lines, store_lines = _pieces(placed, tiling, folded, "r")
     addresses, _ = space.pointers(placed)
@@ -113,7 +108,7 @@ def _strips_text(placed: space.Placed, tiling: space.Tiling, folded: tuple[Var, 
     return "\n".join(lines)
 
 
-def _rows_text(placed: space.Placed, tiling: space.Tiling, folded: tuple[Var, ...]) -> str:
+def _rows_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) -> str:
     kind, dtype = placed.computation.kind, placed.computation.value.dtype
     load_lines, store_lines = _pieces(placed, tiling, folded, "r")
     addresses, _ = space.pointers(placed)

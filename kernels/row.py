@@ -6,22 +6,20 @@ from __future__ import annotations
 
 from ramforge.compiler.device import Target
 from ramforge.compiler.expressions import computation as comp
-from ramforge.compiler.expressions.computation import computation_of
 from ramforge.compiler.expressions.index import Var
+from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.text import literal
-from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import Body, Candidate, TaskCost, Variant
+from ramforge.compiler.rprogram import Body, Candidate, Design, TaskCost
 from ramforge.kernels import space
 
 
-def fits(node: Node, graph: Graph) -> bool:
-    return computation_of(node).is_row
+def fits(placed: Placed) -> bool:
+    return placed.computation.is_row
 
 
-def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...]:
-    computation = computation_of(node)
-    placed = space.place(node, graph, computation)
+def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
+    computation = placed.computation
     along = set(computation.reduction)
     outer = tuple(var for var in computation.axes if var not in along)
     placed, rows = space.merge(placed, placed.memory_order(outer), "f")
@@ -30,22 +28,21 @@ def candidates(node: Node, graph: Graph, target: Target) -> tuple[Candidate, ...
     operations = space.operation_count(computation) + 8
     tiling = space.cut(rows, (), 2 * target.sms, width)
     ranges = tiling.ranges()
-    reads, writes = space.regions(node, placed, ranges, tiling.tasks)
+    reads, writes = space.regions(placed, ranges, tiling.tasks)
     elements = tiling.task_rows * width
     shape = "x".join(map(str, computation.shape))
     summary = f"{computation.kind} of rows of {width} in {shape}"
     body = Body("row", summary, _text(placed, tiling, columns), 0, 0)
     cost = TaskCost(
         elements * 3.0 * operations,
-        space.bytes_touched(reads, graph),
+        space.bytes_touched(reads, placed),
         elements * placed.target.dtype.itemsize,
     )
-    operands = (*node.inputs, node.outputs[0])
-    variant = Variant(body, tiling.tasks, operands, reads, writes, cost)
-    return (Candidate(tiling.tasks, cost, 0, lambda: variant),)
+    design = Design(body, tiling.tasks, reads, writes, cost)
+    return (Candidate(tiling.tasks, cost, 0, lambda: design),)
 
 
-def _text(placed: space.Placed, tiling: space.Tiling, columns: tuple[Var, ...]) -> str:
+def _text(placed: Placed, tiling: space.Tiling, columns: tuple[Var, ...]) -> str:
     computation = placed.computation
     names: dict[Var, str] = {}
     outer = space.decode(tiling.rows, "row", names) if tiling.rows else []

@@ -9,83 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
-from ramforge.compiler.expressions.computation import Computation, positions
+from ramforge.compiler.expressions.computation import Computation
 from ramforge.compiler.expressions.index import FloorDiv, Index, Mod, Var
+from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.regions import Boxes, Ints, Ranges, load_boxes, read_boxes
 from ramforge.compiler.expressions.text import Writer
-from ramforge.compiler.ir import Graph, Node, Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A computation together with where its inputs and its output lie.
-
-    ``output`` is the output's position along each of its own axes, so that it can follow a change
-    of variables.
-    """
-
-    computation: Computation
-    tensors: tuple[Tensor, ...]
-    target: Tensor
-    output: tuple[Index, ...]
-
-    @property
-    def strides(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(tensor.strides for tensor in self.tensors)
-
-    @property
-    def output_offset(self) -> Index:
-        return ix.flatten(self.output, self.target.strides)
-
-    def memory_order(self, axes: Sequence[Var]) -> tuple[Var, ...]:
-        """These axes from the outermost to the innermost in the output's memory, length one left
-        out.
-        """
-        ordered = [self.computation.axes[axis] for axis in self.target.layout]
-        return tuple(var for var in ordered if var in axes and var.size != 1)
-
-    def substitute(self, places: dict[Var, Index]) -> Placed:
-        """The same work with variables replaced by sums of others."""
-        old = self.computation
-        computation = replace(
-            old,
-            value=terms.rewrite(old.value, places),
-            finish=None if old.finish is None else terms.rewrite(old.finish, places),
-        )
-        moved = tuple(
-            ix.rewrite(
-                position,
-                lambda atom: (
-                    places.get(atom, ix.of(atom)) if isinstance(atom, Var) else ix.of(atom)
-                ),
-            )
-            for position in self.output
-        )
-        return replace(self, computation=computation, output=moved)
-
-    def offsets(self) -> list[Index]:
-        """Every integer sum the emitted code will compute."""
-        found = [self.output_offset]
-        for expr in self.computation.expressions():
-            for node in expr.walk():
-                if isinstance(node, terms.Load):
-                    found.append(ix.flatten(node.indices, self.strides[node.slot]))
-                    found.extend(node.indices[axis] for axis in node.loose_axes())
-                else:
-                    found.extend(node.indices)
-        return found
-
-
-def place(node: Node, graph: Graph, computation: Computation) -> Placed:
-    """A node's computation with the tensors it reads and writes."""
-    tensors = tuple(graph.tensor(name) for name in node.inputs)
-    return Placed(computation, tensors, graph.tensor(node.outputs[0]), positions(computation.axes))
 
 
 def merge(placed: Placed, axes: tuple[Var, ...], name: str) -> tuple[Placed, tuple[Var, ...]]:
@@ -211,17 +145,11 @@ def decode(axes: Sequence[Var], number: str, names: dict[Var, str]) -> list[str]
     return lines
 
 
-def regions(
-    node: Node, placed: Placed, ranges: Ranges, tasks: int
-) -> tuple[dict[str, Boxes], dict[str, Boxes]]:
-    """What each task reads of each input and writes of the output."""
-    reads: dict[str, Boxes] = {}
-    for slot, boxes in read_boxes(placed.computation.expressions(), ranges, tasks).items():
-        name = node.inputs[slot]
-        reads[name] = reads[name].merged(boxes) if name in reads else boxes
-    target = placed.target
-    written = terms.load(0, placed.output, target.shape, target.dtype)
-    return reads, {target.name: load_boxes(written, ranges, tasks)}
+def regions(placed: Placed, ranges: Ranges, tasks: int) -> tuple[dict[int, Boxes], Boxes]:
+    """What each task reads of each slot, and what it writes of the output."""
+    reads = read_boxes(placed.computation.expressions(), ranges, tasks)
+    written = terms.load(0, placed.output, placed.target.shape, placed.target.dtype)
+    return reads, load_boxes(written, ranges, tasks)
 
 
 def pointers(placed: Placed) -> tuple[list[str], list[str]]:
@@ -244,12 +172,12 @@ def writer(placed: Placed, names: dict[Var, str], filled: str = "", prefix: str 
     return Writer(names, inputs, placed.strides, filled, prefix)
 
 
-def bytes_touched(reads: dict[str, Boxes], graph: Graph) -> float:
+def bytes_touched(reads: dict[int, Boxes], placed: Placed) -> float:
     """Bytes the average task reads, counting each box once."""
     total = 0.0
-    for name, boxes in reads.items():
+    for slot, boxes in reads.items():
         cells = np.prod(np.maximum(boxes.stop - boxes.start, 0), axis=1, dtype=np.float64)
-        total += float(cells.mean()) * graph.tensor(name).dtype.itemsize if len(cells) else 0.0
+        total += float(cells.mean()) * placed.tensors[slot].dtype.itemsize if len(cells) else 0.0
     return total
 
 

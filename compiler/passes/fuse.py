@@ -17,6 +17,7 @@ from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.computation import Computation, computation_of
 from ramforge.compiler.expressions.functions import function
+from ramforge.compiler.expressions.placed import place
 from ramforge.compiler.expressions.terms import Apply, Expr, Load
 from ramforge.compiler.ir import Graph, Node
 
@@ -159,7 +160,8 @@ def _with_computation(
 
 
 def _still_fits(merged: Node, before: Node, graph: Graph) -> bool:
-    return registry.family_of(merged, graph).rank <= registry.family_of(before, graph).rank
+    new, old = (registry.family_of(place(node, graph)).rank for node in (merged, before))
+    return new <= old
 
 
 def absorb_finishes(graph: Graph) -> Graph:

@@ -36,12 +36,12 @@ RF_DEVICE void rf_run_lanes(char* const* spaces, rf_control* control, char* aren
 #if defined(RF_SIMT)
 #if defined(__CUDACC__)
 extern "C" __global__ void __launch_bounds__(RF_THREADS, RF_BLOCKS_PER_SM)
-    rf_kernel(char* const* spaces, rf_control* control, int launch) {
+    rf_kernel(const __grid_constant__ rf_spaces spaces, rf_control* control, int launch) {
 #else
-static void rf_kernel(char* const* spaces, rf_control* control, int launch) {
+static void rf_kernel(const rf_spaces& spaces, rf_control* control, int launch) {
 #endif
   const unsigned epoch = rf_load_relaxed(&control->epoch);
-  rf_run_lanes(spaces, control, rf_arena(), launch, (int)blockIdx.x, (int)gridDim.x, epoch);
+  rf_run_lanes(spaces.base, control, rf_arena(), launch, (int)blockIdx.x, (int)gridDim.x, epoch);
   rf_leave(control, gridDim.x, launch == RF_LAUNCHES - 1 ? 1 : 0);
 }
 #endif
@@ -50,7 +50,9 @@ static void rf_kernel(char* const* spaces, rf_control* control, int launch) {
 extern "C" __attribute__((visibility("default"))) int rf_emulate(const rf_emulator_config* config,
                                                                  char* const* spaces, void* control,
                                                                  int launch) {
+  rf_spaces table;
+  for (int i = 0; i < RF_SPACES; ++i) table.base[i] = spaces[i];
   return rf_emulator_launch(config,
-                            [=] { rf_kernel(spaces, static_cast<rf_control*>(control), launch); });
+                            [&] { rf_kernel(table, static_cast<rf_control*>(control), launch); });
 }
 #endif

@@ -26,6 +26,12 @@ struct rf_launch {
   int lanes;
 };
 
+// Where each space starts. A kernel takes it by value: the launch holds the addresses, so that a
+// captured graph replays with its own, and nothing is copied before a run.
+struct rf_spaces {
+  char* base[RF_SPACES];
+};
+
 struct rf_view {
   char* const* spaces;
   const rf_operand* operands;
@@ -34,7 +40,9 @@ struct rf_view {
 template <class T>
 RF_DEVICE T* rf_output(const rf_view& p, int slot) {
   const rf_operand operand = p.operands[slot];
-  return reinterpret_cast<T*>(p.spaces[operand.space] + (rf_size)operand.offset * 16);
+  char* const at = p.spaces[operand.space] + (rf_size)operand.offset * 16;
+  RF_GLOBAL(at);
+  return reinterpret_cast<T*>(at);
 }
 template <class T>
 RF_DEVICE const T* rf_input(const rf_view& p, int slot) {

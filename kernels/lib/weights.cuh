@@ -4,7 +4,8 @@
 static long long rf_weights_start(const char* file, unsigned long long bytes, const char** error) {
   unsigned long long header = 0;
   if (bytes >= 8) memcpy(&header, file, 8);
-  if (bytes < 8 || header > bytes - 8 || bytes - 8 - header < RF_WEIGHT_BYTES) {
+  const unsigned long long needed = RF_WEIGHT_BYTES;
+  if (bytes < 8 || header > bytes - 8 || bytes - 8 - header < needed) {
     *error = "the weights file is truncated";
     return -1;
   }
