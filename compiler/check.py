@@ -8,7 +8,7 @@ overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,8 @@ class Runs:
     first: Ints
     count: Ints
     clock: Ints  # (runs, lanes): how many entries of each lane are over
+    latest: Ints  # (lanes): the last position on each lane, -1 where there is none
+    floor: Ints  # (lanes): what at least is over when any of them starts
 
     def before(self, later: Runs) -> NDArray[np.bool_]:
         """A matrix (runs of self, runs of later): whether the one is over when the other starts."""
@@ -88,6 +90,8 @@ class Runs:
     def all_before(self, later: Runs) -> bool:
         if self.launch.max() < later.launch.min():
             return True
+        if self.launch.min() == later.launch.max():  # one launch, by its extremes
+            return bool((self.latest < later.floor).all())
         return bool(self.before(later).all())
 
 
@@ -106,7 +110,7 @@ def check_plan(
     _check_every_task_once(operators, runs)
     _check_reads(operators, runs)
     _check_places(operators, memory, graph)
-    _check_reuse(operators, runs, memory, graph)
+    _check_reuse(operators, runs, _starts(plan, len(operators)), memory, graph)
 
 
 def _check_residency(number: int, launch: Launch, device: VDevice) -> None:
@@ -210,7 +214,11 @@ def _replay_launch(
 def _as_runs(rows: list[tuple[int, int, int, int, int, Ints]], lanes: int) -> Runs:
     table = np.array([row[:5] for row in rows], dtype=np.int64).reshape(len(rows), 5)
     clocks = np.array([row[5] for row in rows], dtype=np.int64).reshape(len(rows), lanes)
-    return Runs(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4], clocks)
+    latest = np.full(lanes, -1, dtype=np.int64)
+    np.maximum.at(latest, table[:, 1], table[:, 2])
+    floor = clocks.min(axis=0) if rows else np.zeros(lanes, dtype=np.int64)
+    launch, lane, position, first, count = table.T
+    return Runs(launch, lane, position, first, count, clocks, latest, floor)
 
 
 def _check_every_task_once(operators: Sequence[ROperator], runs: Sequence[Runs]) -> None:
@@ -279,34 +287,51 @@ def _check_places(operators: Sequence[ROperator], memory: Memory, graph: Graph) 
                 )
 
 
+def _starts(plan: Plan, operators: int) -> list[tuple[int, int]]:
+    """(launch, rank) at which each rOperator begins."""
+    starts = [(len(plan.launches), 0)] * operators
+    for number, launch in enumerate(plan.launches):
+        for lane in launch.lanes:
+            for entry in lane:
+                if isinstance(entry, Run):
+                    starts[entry.operator] = min(starts[entry.operator], (number, entry.rank))
+    return starts
+
+
 def _check_reuse(
-    operators: Sequence[ROperator], runs: Sequence[Runs], memory: Memory, graph: Graph
+    operators: Sequence[ROperator],
+    runs: Sequence[Runs],
+    starts: Sequence[tuple[int, int]],
+    memory: Memory,
+    graph: Graph,
 ) -> None:
-    """Of two tensors that share bytes, all uses of the one come before the other is written."""
+    """Of two tensors that share bytes, all uses of the one come before the other is written.
+
+    In each piece of memory the tensors are taken in the order in which they begin, and only
+    neighbours are compared: a tensor's writer is one of its users, so the rest follows.
+    """
     users: dict[str, list[int]] = {}
     writers: dict[str, int] = {}
     for number, operator in enumerate(operators):
         for name in operator.variant.operands:
-            place = memory.places[name]
-            if place.space == WORKSPACE:
+            if memory.places[name].space == WORKSPACE:
                 users.setdefault(name, []).append(number)
         for name in operator.variant.writes:
             writers.setdefault(name, number)
-    spans = sorted(
-        (memory.places[name].offset, memory.places[name].offset + graph.tensor(name).nbytes, name)
-        for name in users
-    )
-    known: dict[tuple[int, int], bool] = {}
+    order = sorted(users, key=lambda name: starts[writers[name]])
+    for first, second in _neighbours(order, memory, graph):
+        safe = all(runs[user].all_before(runs[writers[second]]) for user in users[first])
+        _require(safe, "planning memory", f"{first!r} and {second!r} share memory in use")
 
-    def ordered(first: int, second: int) -> bool:
-        if (first, second) not in known:
-            known[first, second] = runs[first].all_before(runs[second])
-        return known[first, second]
 
-    for position, (_, end, name) in enumerate(spans):
-        for start, _, other in spans[position + 1 :]:
-            if start >= end:
-                break
-            one = all(ordered(user, writers[other]) for user in users[name])
-            two = one or all(ordered(user, writers[name]) for user in users[other])
-            _require(one or two, "planning memory", f"{name!r} and {other!r} share memory in use")
+def _neighbours(order: Sequence[str], memory: Memory, graph: Graph) -> Iterator[tuple[str, str]]:
+    """Pairs of tensors of which the second is the next one to take some byte of the first."""
+    spans = [(memory.places[name].offset, graph.tensor(name).nbytes) for name in order]
+    cuts = np.unique([edge for start, size in spans for edge in (start, start + size)])
+    last = np.full(max(len(cuts), 1), -1, dtype=np.int64)
+    for number, (start, size) in enumerate(spans):
+        pieces = slice(*np.searchsorted(cuts, (start, start + size)))
+        for before in np.unique(last[pieces]):
+            if before >= 0:
+                yield order[before], order[number]
+        last[pieces] = number

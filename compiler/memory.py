@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from ramforge.compiler.expressions.regions import Ints
 from ramforge.compiler.ir import Graph
 from ramforge.compiler.rprogram import Plan, ROperator
 
@@ -26,9 +29,6 @@ class Buffer:
     nbytes: int
     first_step: int
     last_step: int
-
-    def overlaps(self, other: Buffer) -> bool:
-        return self.first_step <= other.last_step and other.first_step <= self.last_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +105,26 @@ def _pack(buffers: list[Buffer]) -> tuple[list[int], int]:
     order = sorted(
         range(len(buffers)), key=lambda i: (-buffers[i].nbytes, buffers[i].first_step, i)
     )
+    first, last, start, end = np.zeros((4, len(buffers)), dtype=np.int64)
     offsets = [0] * len(buffers)
-    placed: list[int] = []
-    size = 0
-    for number in order:
+    for placed, number in enumerate(order):
         buffer = buffers[number]
-        taken = sorted(
-            (offsets[other], offsets[other] + _aligned(buffers[other].nbytes))
-            for other in placed
-            if buffer.overlaps(buffers[other])
-        )
-        offset = 0
-        for start, end in taken:
-            if offset + buffer.nbytes <= start:
-                break
-            offset = max(offset, end)
-        offsets[number] = offset
-        placed.append(number)
-        size = max(size, offset + _aligned(buffer.nbytes))
-    return offsets, size
+        alive = (first[:placed] <= buffer.last_step) & (last[:placed] >= buffer.first_step)
+        offsets[number] = _lowest_gap(start[:placed][alive], end[:placed][alive], buffer.nbytes)
+        first[placed], last[placed] = buffer.first_step, buffer.last_step
+        start[placed] = offsets[number]
+        end[placed] = offsets[number] + _aligned(buffer.nbytes)
+    return offsets, int(end.max(initial=0))
+
+
+def _lowest_gap(start: Ints, end: Ints, nbytes: int) -> int:
+    """The lowest offset at which this many bytes meet none of the spans."""
+    if not len(start):
+        return 0
+    order = np.argsort(start, kind="stable")
+    reached = np.concatenate([[0], np.maximum.accumulate(end[order])])
+    fits = reached[:-1] + nbytes <= start[order]
+    return int(reached[np.argmax(fits)] if fits.any() else reached[-1])
 
 
 def _aligned(nbytes: int) -> int:

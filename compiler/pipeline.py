@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from ramforge.compiler import dump, printer
 from ramforge.compiler.check import check_graph, check_plan
@@ -75,11 +76,11 @@ class Program:
 def optimise(graph: Graph) -> Graph:
     """All passes, each followed by the verifier."""
     check_graph(graph, "import")
-    dump.write(0, "import.txt", printer.graph_text(graph))
+    dump.write(0, "import.txt", partial(printer.graph_text, graph))
     for number, step in enumerate(PASSES, start=1):
         graph = step(graph)
         check_graph(graph, step.__name__)
-        dump.write(number, f"{step.__name__}.txt", printer.graph_text(graph))
+        dump.write(number, f"{step.__name__}.txt", partial(printer.graph_text, graph))
     return graph
 
 
@@ -96,7 +97,7 @@ def compile_graph(
     sizes = {name: value.nbytes for name, value in weights.items()}
     memory = plan_memory(graph, lowered.operators, plan, sizes)
     check_plan(lowered.operators, plan, lowered.device, memory, graph)
-    text = printer.program_text(lowered.operators, plan, memory)
+    text = partial(printer.program_text, lowered.operators, plan, memory)
     dump.write(len(PASSES) + 1, "program.txt", text)
     log.debug("%d rOperators in %d waves", len(lowered.operators), plan.waves)
     return Program(

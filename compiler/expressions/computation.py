@@ -8,6 +8,7 @@ computation, not the operator's name.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 
@@ -154,9 +155,18 @@ def _without_empty_fold(computation: Computation) -> Computation:
 
 def renumber(computation: Computation, slots: dict[int, int]) -> Computation:
     """The same computation with its inputs in other slots."""
+    if all(old == new for old, new in slots.items()):
+        return computation
+    return _renumbered(computation, tuple(sorted(slots.items())))
+
+
+@functools.lru_cache(maxsize=4096)
+def _renumbered(computation: Computation, slots: tuple[tuple[int, int], ...]) -> Computation:
+    # equal layers ask for the same renumbering again and again
+    moves = dict(slots)
 
     def move(load: terms.Load) -> Expr:
-        return terms.load(slots[load.slot], load.indices, load.shape, load.dtype, load.fill)
+        return terms.load(moves[load.slot], load.indices, load.shape, load.dtype, load.fill)
 
     return rewritten(computation, move)
 

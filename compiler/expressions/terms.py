@@ -22,13 +22,14 @@ Scalar = float | int | bool
 class Expr:
     """Base of all expressions. Never made directly: use the functions of this module."""
 
-    __slots__ = ("__weakref__", "_key", "args", "dtype", "parts")
+    __slots__ = ("__weakref__", "_key", "_loads", "args", "dtype", "parts")
     _interned: ClassVar[WeakValueDictionary[object, Expr]] = WeakValueDictionary()
 
     args: tuple[Expr, ...]
     dtype: DType
     parts: tuple[object, ...]
     _key: str
+    _loads: tuple[Load, ...] | None
 
     @property
     def key(self) -> str:
@@ -165,6 +166,7 @@ def _make(
     if found is None:
         found = kind()
         found.dtype, found.parts, found.args, found._key = dtype, parts, args, ""
+        found._loads = None
         Expr._interned[identity] = found
     return found
 
@@ -287,4 +289,8 @@ def rewrite(
 
 def loads_of(expr: Expr) -> tuple[Load, ...]:
     """Every distinct load, in the order of first use."""
-    return tuple(node for node in expr.walk() if isinstance(node, Load))
+    if expr._loads is None:
+        # without itself, or a load would hold itself alive
+        inner = (node for node in expr.walk() if isinstance(node, Load) and node is not expr)
+        expr._loads = tuple(inner)
+    return (*expr._loads, expr) if isinstance(expr, Load) else expr._loads

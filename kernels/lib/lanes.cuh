@@ -50,9 +50,8 @@ static void rf_kernel(const rf_spaces& spaces, rf_control* control, int launch) 
 extern "C" __attribute__((visibility("default"))) int rf_emulate(const rf_emulator_config* config,
                                                                  char* const* spaces, void* control,
                                                                  int launch) {
-  rf_spaces table;
-  for (int i = 0; i < RF_SPACES; ++i) table.base[i] = spaces[i];
+  const rf_spaces& bases = *reinterpret_cast<const rf_spaces*>(spaces);
   return rf_emulator_launch(config,
-                            [&] { rf_kernel(table, static_cast<rf_control*>(control), launch); });
+                            [&] { rf_kernel(bases, static_cast<rf_control*>(control), launch); });
 }
 #endif

@@ -19,12 +19,15 @@ static void rf_copy_in(void* to, const void* from, rf_size bytes) {
 static void rf_copy_out(void* to, const void* from, rf_size bytes) {
   cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost);
 }
-static int rf_finish() { return cudaDeviceSynchronize() == cudaSuccess ? 0 : 1; }
+static int rf_finish(void* session) {
+  return rf_failed(static_cast<rf_session*>(session)->error, sizeof(rf_session::error),
+                   "the kernel", cudaDeviceSynchronize());
+}
 #else
 static void* rf_allocate(rf_size bytes) { return rf_aligned(bytes + 16); }
 static void rf_copy_in(void* to, const void* from, rf_size bytes) { memcpy(to, from, bytes); }
 static void rf_copy_out(void* to, const void* from, rf_size bytes) { memcpy(to, from, bytes); }
-static int rf_finish() { return 0; }
+static int rf_finish(void*) { return 0; }
 #endif
 
 static int rf_usage(const char* program) {
@@ -116,6 +119,10 @@ int main(int count, char** arguments) {
   void* ports[RF_INPUTS + RF_OUTPUTS];
   for (int i = 0; i < RF_INPUTS + RF_OUTPUTS; ++i) {
     ports[i] = rf_allocate(rf_port_bytes[i]);
+    if (!ports[i]) {
+      fprintf(stderr, "no memory for the %llu bytes of %s\n", rf_port_bytes[i], rf_port_names[i]);
+      return 4;
+    }
     if (i >= RF_INPUTS) continue;
     char* data = static_cast<char*>(calloc(1, rf_port_bytes[i] + 16));
     if (!options.files[i]) {
@@ -131,7 +138,7 @@ int main(int count, char** arguments) {
   double best = 1e30;
   for (int i = 0; i < options.repeat; ++i) {
     const double start = rf_seconds();
-    if (rf_run(session, ports, ports + RF_INPUTS, nullptr, nullptr) || rf_finish()) {
+    if (rf_run(session, ports, ports + RF_INPUTS, nullptr, nullptr) || rf_finish(session)) {
       fprintf(stderr, "the run failed: %s\n", rf_last_error(session));
       return 1;
     }

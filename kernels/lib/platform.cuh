@@ -17,8 +17,8 @@
 #define RF_UNROLL _Pragma("unroll")
 #define RF_INFINITY __int_as_float(0x7f800000)
 #define RF_NAN __int_as_float(0x7fc00000)
-// All tensors lie in global memory. Told so, the compiler emits global accesses and not generic ones,
-// which would have to find out at every access; they stay coherent, unlike those through const.
+// All tensors lie in global memory. Told so, the compiler emits global accesses and not generic
+// ones, which find out at every access. It does not promise that nothing writes there.
 #define RF_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
 #else
 #include <math.h>

@@ -1,8 +1,8 @@
-// The same C interface on a GPU, for programs that nvcc links. Nothing is allocated inside rf_run.
+// The same C interface on a GPU, for programs that nvcc links. Nothing is allocated or copied
+// inside rf_run, so that a stream may capture it. One run of a session at a time, also across
+// streams.
 struct rf_session {
   rf_control* control;
-  char** spaces;  // on the device
-  char* host_spaces[RF_SPACES];
   char* weights;
   char* workspace;
   int blocks;
@@ -20,18 +20,24 @@ static bool rf_failed(char* text, rf_size size, const char* what, cudaError_t co
   if (rf_failed(rf_create_error, sizeof rf_create_error, #call, (call))) return false
 
 static bool rf_prepare(rf_session* session, const char* weights_path) {
-  int device = 0, sms = 0, resident = 0;
+  int device = 0, sms = 0, resident = 0, cooperative = 0;
   RF_TRY(cudaGetDevice(&device));
   RF_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+  RF_TRY(cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device));
   RF_TRY(cudaFuncSetAttribute((const void*)rf_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                               RF_ARENA_BYTES));
   RF_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, rf_kernel, RF_THREADS,
                                                        RF_ARENA_BYTES));
+  if (!cooperative || resident < 1) {
+    snprintf(rf_create_error, sizeof rf_create_error, "%s",
+             cooperative ? "not one block of this program fits on an SM of this device"
+                         : "this device takes no cooperative launches");
+    return false;
+  }
   // fewer blocks than lanes is fine: a block then runs several lanes
   session->blocks = sms * resident < RF_LANES ? sms * resident : RF_LANES;
   RF_TRY(cudaMalloc((void**)&session->control, RF_CONTROL_WORDS * 4));
   RF_TRY(cudaMemset(session->control, 0, RF_CONTROL_WORDS * 4));
-  RF_TRY(cudaMalloc((void**)&session->spaces, sizeof(char*) * RF_SPACES));
   RF_TRY(cudaMalloc((void**)&session->workspace, RF_WORKSPACE_BYTES + 16));
   RF_TRY(cudaMalloc((void**)&session->weights, RF_WEIGHT_BYTES + 16));
   if (!RF_WEIGHT_BYTES) return true;
@@ -53,7 +59,6 @@ extern "C" void rf_destroy(void* handle) {
   rf_session* session = static_cast<rf_session*>(handle);
   if (!session) return;
   cudaFree(session->control);
-  cudaFree(session->spaces);
   cudaFree(session->workspace);
   cudaFree(session->weights);
   free(session);
@@ -62,7 +67,7 @@ extern "C" void rf_destroy(void* handle) {
 extern "C" void* rf_create(const char* weights_path, int threads) {
   (void)threads;
   rf_session* session = static_cast<rf_session*>(calloc(1, sizeof(rf_session)));
-  if (rf_prepare(session, weights_path)) return session;
+  if (session && rf_prepare(session, weights_path)) return session;
   rf_destroy(session);
   return nullptr;
 }
@@ -71,21 +76,23 @@ extern "C" void* rf_create(const char* weights_path, int threads) {
 extern "C" int rf_run(void* handle, const void* const* inputs, void* const* outputs,
                       void* workspace, void* stream) {
   rf_session* session = static_cast<rf_session*>(handle);
-  char** spaces = session->host_spaces;
-  spaces[0] = workspace ? static_cast<char*>(workspace) : session->workspace;
-  spaces[1] = session->weights;
-  for (int i = 0; i < RF_INPUTS; ++i) spaces[2 + i] = (char*)const_cast<void*>(inputs[i]);
-  for (int i = 0; i < RF_OUTPUTS; ++i) spaces[2 + RF_INPUTS + i] = static_cast<char*>(outputs[i]);
+  rf_spaces spaces;
+  spaces.base[0] = workspace ? static_cast<char*>(workspace) : session->workspace;
+  spaces.base[1] = session->weights;
+  for (int i = 0; i < RF_INPUTS; ++i) spaces.base[2 + i] = (char*)const_cast<void*>(inputs[i]);
+  for (int i = 0; i < RF_OUTPUTS; ++i)
+    spaces.base[2 + RF_INPUTS + i] = static_cast<char*>(outputs[i]);
   const cudaStream_t queue = static_cast<cudaStream_t>(stream);
-  cudaError_t code = cudaMemcpyAsync(session->spaces, spaces, sizeof(char*) * RF_SPACES,
-                                     cudaMemcpyHostToDevice, queue);
+  cudaError_t code = cudaSuccess;
   for (int launch = 0; code == cudaSuccess && launch < RF_LAUNCHES; ++launch) {
-    char* const* table = session->spaces;
-    void* arguments[] = {&table, &session->control, &launch};
+    void* arguments[] = {&spaces, &session->control, &launch};
     code = cudaLaunchCooperativeKernel((const void*)rf_kernel, dim3((unsigned)session->blocks),
                                        dim3(RF_THREADS), arguments, RF_ARENA_BYTES, queue);
   }
-  return rf_failed(session->error, sizeof session->error, "rf_run", code) ? 1 : 0;
+  if (!rf_failed(session->error, sizeof session->error, "rf_run", code)) return 0;
+  // launches of this run that did start have counted: the next run begins with a clean block
+  cudaMemsetAsync(session->control, 0, RF_CONTROL_WORDS * 4, queue);
+  return 1;
 }
 
 extern "C" const char* rf_last_error(void* handle) {

@@ -4,8 +4,7 @@
 static long long rf_weights_start(const char* file, unsigned long long bytes, const char** error) {
   unsigned long long header = 0;
   if (bytes >= 8) memcpy(&header, file, 8);
-  const unsigned long long needed = RF_WEIGHT_BYTES;
-  if (bytes < 8 || header > bytes - 8 || bytes - 8 - header < needed) {
+  if (bytes < 8 + RF_WEIGHT_BYTES || header > bytes - 8 - RF_WEIGHT_BYTES) {
     *error = "the weights file is truncated";
     return -1;
   }

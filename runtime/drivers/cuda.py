@@ -8,7 +8,6 @@ tests.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from functools import cache
 from typing import Any
 
@@ -16,36 +15,71 @@ import numpy as np
 
 from ramforge.codegen.artifact import Artifact
 from ramforge.codegen.build import nvcc, nvrtc, toolchain
-from ramforge.compiler.errors import DeviceError
+from ramforge.compiler.errors import DeviceError, ToolchainError
 from ramforge.compiler.ir import Array
+
+_MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+
+
+def is_available() -> bool:
+    """Whether this machine has a CUDA device and cupy to drive it. Never an exception."""
+    return not obstacle()
 
 
 @cache
-def is_available() -> bool:
-    """Whether this machine has a CUDA device and cupy to drive it. Never an exception."""
+def obstacle() -> str:
+    """What keeps this machine from running CUDA programs; empty if nothing does."""
     try:
         ctypes.CDLL("libcuda.so.1")
         import cupy
 
-        return int(cupy.cuda.runtime.getDeviceCount()) > 0
-    except Exception:
-        return False
+        count = int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as problem:
+        return f"{type(problem).__name__}: {problem}"
+    return "" if count else "no device is visible"
+
+
+def machine() -> dict[str, str | int]:
+    """What results of this machine depend on; empty without a device."""
+    if not is_available():
+        return {}
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(cupy.cuda.Device().id)
+    found = toolchain.find_nvrtc(), toolchain.find_nvcc()
+    return {
+        "name": properties["name"].decode(),
+        "capability": f"{properties['major']}.{properties['minor']}",
+        "sms": int(properties["multiProcessorCount"]),
+        "driver": int(runtime.driverGetVersion()),
+        "cupy": str(cupy.__version__),
+        "nvrtc": found[0].path if found[0] else "",
+        "nvcc": found[1].version if found[1] else "",
+    }
 
 
 def build_cubin(text: str, architecture: str) -> bytes:
-    """Machine code for one architecture, by whichever compiler is there."""
-    if toolchain.find_nvrtc() is not None:
-        return nvrtc.compile_cubin(text, architecture).data
-    return nvcc.compile_cubin(text, architecture).data
+    """Machine code for one architecture, by NVRTC, or by nvcc where NVRTC is missing or broken."""
+    try:
+        nvrtc.version()
+    except ToolchainError:
+        if toolchain.find_nvcc() is None:
+            raise
+        return nvcc.compile_cubin(text, architecture).data
+    return nvrtc.compile_cubin(text, architecture).data
 
 
 class CudaDriver:
-    """A cooperative launch for each of the plan; the control block lives as long as the driver."""
+    """A cooperative launch for each of the plan; the control block lives as long as the driver.
+
+    It belongs to the device that was cupy's current one when it was made, whichever thread uses it.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         if not is_available():
             raise DeviceError(
-                "no CUDA device: the driver or cupy is missing\n"
+                f"no CUDA device: {obstacle()}\n"
                 "    fix: run on the host (--device host), or on a GPU machine\n"
                 "    pip install 'ramforge[cuda]'"
             )
@@ -55,44 +89,56 @@ class CudaDriver:
         self._artifact = artifact
         schedule = artifact.manifest["schedule"]
         self._launches: list[dict[str, int]] = schedule["launches"]
+        self._device = cupy.cuda.Device()
+        self._properties = cupy.cuda.runtime.getDeviceProperties(self._device.id)
         self._kernel = self._load()
+        self._blocks = [self._resident_blocks(launch) for launch in self._launches]
         self._control = cupy.zeros(schedule["control_words"], dtype=cupy.uint32)
         self._workspace = cupy.empty(
             artifact.manifest["memory"]["workspace_bytes"] + 16, cupy.uint8
         )
         self._weights = cupy.asarray(self._read_weights())
-        self._blocks = self._resident_blocks()
+        count = 2 + len(artifact.inputs) + len(artifact.outputs)
+        self._spaces = np.dtype([("base", np.uint64, (count,))])
 
     def _load(self) -> Any:
-        properties = self._cupy.cuda.runtime.getDeviceProperties(self._cupy.cuda.Device().id)
-        major, minor = properties["major"], properties["minor"]
+        major, minor = self._properties["major"], self._properties["minor"]
         # the 'a' variants keep the newest units' own instructions
         suffix = "a" if major >= 9 else ""
         cubin = build_cubin(self._artifact.text(), f"sm_{major}{minor}{suffix}")
         module = self._cupy.cuda.function.Module()
-        module.load(cubin)
-        kernel = module.get_function("rf_kernel")
-        arena = max(launch["arena_bytes"] for launch in self._launches)
-        maximum_dynamic_shared = 8
-        self._cupy.cuda.driver.funcSetAttribute(kernel.ptr, maximum_dynamic_shared, arena)
-        self._sms = properties["multiProcessorCount"]
-        self._module = module
+        try:
+            module.load(cubin)
+        except Exception as problem:
+            raise DeviceError(
+                f"the device's driver does not take this machine code: {problem}\n"
+                "    fix: a driver as new as the compiler (CUDA 13 needs 580 or newer), or an "
+                "older NVRTC"
+            ) from problem
+        kernel = module.get_function("rf_kernel")  # which keeps the module loaded
+        arena = max((launch["arena_bytes"] for launch in self._launches), default=0)
+        allowed = int(self._properties.get("sharedMemPerBlockOptin", arena))
+        if arena > allowed:
+            raise self._misfit(f"it wants {arena} bytes of shared memory, there are {allowed}")
+        self._cupy.cuda.driver.funcSetAttribute(kernel.ptr, _MAX_DYNAMIC_SHARED, arena)
         return kernel
 
-    def _resident_blocks(self) -> int:
+    def _resident_blocks(self, launch: dict[str, int]) -> int:
         """Blocks that are resident at once; fewer than lanes is fine, a block then runs several
         lanes.
         """
-        first = self._launches[0]
         per_sm = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            self._kernel.ptr, first["threads"], first["arena_bytes"]
+            self._kernel.ptr, launch["threads"], launch["arena_bytes"]
         )
         if per_sm < 1:
-            raise DeviceError(
-                "not one block of this program fits on an SM of this device\n"
-                "    fix: compile for this device with --target"
-            )
-        return min(int(self._sms) * int(per_sm), first["lanes"])
+            raise self._misfit("not one block of it fits on an SM")
+        return min(int(self._properties["multiProcessorCount"]) * int(per_sm), launch["lanes"])
+
+    def _misfit(self, reason: str) -> DeviceError:
+        return DeviceError(
+            f"this program does not fit {self.description}: {reason}\n"
+            "    fix: compile for this device with --target"
+        )
 
     def _read_weights(self) -> Array:
         """The data part of the weights file."""
@@ -102,24 +148,24 @@ class CudaDriver:
 
     @property
     def description(self) -> str:
-        name = self._cupy.cuda.runtime.getDeviceProperties(self._cupy.cuda.Device().id)["name"]
-        return f"cuda, {name.decode()}"
+        return f"cuda, {self._properties['name'].decode()}"
 
     def run(self, inputs: list[Array]) -> list[Array]:
         cupy = self._cupy
-        given = [cupy.asarray(array) for array in inputs]
-        taken = [cupy.empty(port.shape, dtype=port.dtype) for port in self._artifact.outputs]
-        self.launch(given, taken)
-        return [cupy.asnumpy(array) for array in taken]
+        with self._device:
+            given = [cupy.asarray(array) for array in inputs]
+            taken = [cupy.empty(port.shape, dtype=port.dtype) for port in self._artifact.outputs]
+            self.launch(given, taken)
+            return [cupy.asnumpy(array) for array in taken]
 
     def launch(self, given: list[Any], taken: list[Any]) -> None:
-        """Queue all launches on the current stream."""
+        """Queue all launches on the current stream. The addresses travel with each launch."""
         arrays = [self._workspace, self._weights, *given, *taken]
-        addresses = np.array([array.data.ptr for array in arrays], dtype=np.uint64)
-        spaces = self._cupy.asarray(addresses)
+        spaces = np.zeros(1, self._spaces)
+        spaces["base"][0] = [array.data.ptr for array in arrays]
         for number, launch in enumerate(self._launches):
             self._kernel(
-                (self._blocks,),
+                (self._blocks[number],),
                 (launch["threads"],),
                 (spaces, self._control, np.int32(number)),
                 shared_mem=launch["arena_bytes"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,31 @@ def test_nvrtc_takes_the_text_with_nothing_on_the_include_path(
 ) -> None:
     artifact = compile_example(model, sms=H200_SMS)
     assert_good(nvrtc.compile_cubin(artifact.text(), arch), artifact)
+
+
+def ptx_of(text: str) -> str:
+    """What the front half of the compiler makes of the text."""
+    library = nvrtc._library()
+    options = (b"--gpu-architecture=compute_90a", b"-std=c++17")
+    with nvrtc._program(library, text, "out.cu") as program:
+        array = (ctypes.c_char_p * len(options))(*options)
+        assert library.nvrtcCompileProgram(program, len(options), array) == 0
+        return nvrtc._read(library, program, "PTX").decode()
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("model", NAMES)
+def test_tensors_are_read_as_coherent_global_memory(
+    model: str, compile_example: CompileExample
+) -> None:
+    """Other blocks write them during the launch: nothing may go through the read-only path. And the
+    compiler knows that they are no shared memory.
+    """
+    bodies, kernel = ptx_of(compile_example(model, sms=H200_SMS).text()).split(".entry rf_kernel")
+    assert ".func" in bodies and "ld.global.f32" in bodies and "st.global.f32" in bodies
+    assert ".nc." not in bodies
+    assert re.findall(r"\b(?:ld|st)\.f\d+", bodies) == []
+    assert ".local" not in bodies + kernel  # not a byte of stack, nor a copy of the addresses
 
 
 @needs_nvrtc

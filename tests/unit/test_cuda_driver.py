@@ -24,6 +24,7 @@ from ramforge.runtime.drivers import cuda
 from ramforge.runtime.drivers.emulator import Emulator, build
 
 SMS = 3
+SHARED_BYTES = 232448
 
 
 class FakeArray(np.ndarray):  # type: ignore[type-arg]
@@ -47,7 +48,13 @@ class FakeCupy(ModuleType):
         self.artifact = artifact
         self.calls: list[tuple[str, Any]] = []
         self.arrays: dict[int, np.ndarray[Any, Any]] = {}
-        properties = {"major": 9, "minor": 0, "multiProcessorCount": SMS, "name": b"Stand-in"}
+        properties = {
+            "major": 9,
+            "minor": 0,
+            "multiProcessorCount": SMS,
+            "name": b"Stand-in",
+            "sharedMemPerBlockOptin": SHARED_BYTES,
+        }
         runtime = SimpleNamespace(
             getDeviceCount=lambda: 1, getDeviceProperties=lambda device: properties
         )
@@ -56,9 +63,8 @@ class FakeCupy(ModuleType):
             occupancyMaxActiveBlocksPerMultiprocessor=lambda *a: blocks_per_sm,
         )
         function = SimpleNamespace(Module=lambda: SimpleNamespace(load=self._load, **self._get()))
-        device = lambda: SimpleNamespace(id=0)  # noqa: E731
         self.cuda = SimpleNamespace(
-            runtime=runtime, driver=driver, function=function, Device=device
+            runtime=runtime, driver=driver, function=function, Device=lambda: _FakeDevice(self)
         )
 
     def _load(self, cubin: bytes) -> None:
@@ -90,6 +96,19 @@ class FakeCupy(ModuleType):
         return np.array(array)
 
 
+class _FakeDevice:
+    id = 0
+
+    def __init__(self, cupy: FakeCupy) -> None:
+        self._cupy = cupy
+
+    def __enter__(self) -> None:
+        self._cupy.calls.append(("device", "entered"))
+
+    def __exit__(self, *problem: object) -> None:
+        self._cupy.calls.append(("device", "left"))
+
+
 class _FakeKernel:
     ptr = 4711
 
@@ -99,9 +118,11 @@ class _FakeKernel:
     def __call__(self, grid: Any, block: Any, args: Any, **options: Any) -> None:
         table, control, launch = args
         self._cupy.calls.append(("launch", (grid, block, int(launch), options)))
+        # cupy passes a NumPy array by value, and only if it has one element
+        assert type(table) is np.ndarray and table.size == 1
         spaces = [
             self._cupy.arrays[int(base)].view(np.ndarray).reshape(-1).view(np.uint8)
-            for base in table.view(np.ndarray)
+            for base in table["base"][0]
         ]
         report = self._cupy.emulator.launch(
             int(launch),
@@ -184,3 +205,82 @@ def test_a_program_that_does_not_fit_is_refused(
     monkeypatch.setattr(cuda, "is_available", lambda: True)
     with pytest.raises(DeviceError, match="not one block"):
         ramforge.Session(artifact, "cuda")
+
+
+def test_a_run_copies_nothing_but_inputs_and_stays_on_the_device_it_was_made_for(
+    artifact: Artifact, cupy: FakeCupy
+) -> None:
+    with ramforge.Session(artifact, "cuda") as session:
+        before = len(cupy.arrays)
+        cupy.calls.clear()
+        session.run(None, arrays.made_up(artifact.inputs, seed=1))
+    assert len(cupy.arrays) == before + len(artifact.inputs) + len(artifact.outputs)
+    kinds = [kind for kind, _ in cupy.calls]
+    assert kinds[0] == kinds[-1] == "device" and "launch" in kinds[1:-1]
+
+
+def test_a_driver_that_is_too_old_is_named(
+    artifact: Artifact, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(cubin: bytes) -> None:
+        raise RuntimeError("CUDA_ERROR_NO_BINARY_FOR_GPU")
+
+    monkeypatch.setattr(cupy, "_load", refuse)
+    cupy.cuda.function.Module = lambda: SimpleNamespace(load=refuse)
+    with pytest.raises(DeviceError, match=r"NO_BINARY_FOR_GPU\n    fix: a driver"):
+        ramforge.Session(artifact, "cuda")
+
+
+def test_an_arena_that_the_device_does_not_have_is_refused(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "SHARED_BYTES", 1024)
+    monkeypatch.setitem(sys.modules, "cupy", FakeCupy(artifact, blocks_per_sm=1))
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    with pytest.raises(DeviceError, match="bytes of shared memory, there are 1024"):
+        ramforge.Session(artifact, "cuda")
+
+
+def test_a_program_without_launches_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnx.parser
+
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[0] x) => (float[0] y) { y = Neg(x) }'
+    )
+    empty = ramforge.compile(model, output=tmp_path / "empty.cu", schedule="per-op")
+    assert empty.manifest["schedule"]["launches"] == []
+    monkeypatch.setitem(sys.modules, "cupy", FakeCupy(empty, blocks_per_sm=1))
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    with ramforge.Session(empty, "cuda") as session:
+        (found,) = session.run(None, {"x": np.zeros(0, np.float32)})
+    assert found.shape == (0,)
+
+
+def test_why_there_is_no_device_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise OSError("libcuda.so.1: cannot open")
+
+    monkeypatch.setattr(cuda.ctypes, "CDLL", fail)
+    cuda.obstacle.cache_clear()
+    try:
+        assert not cuda.is_available()
+        assert "libcuda.so.1: cannot open" in cuda.obstacle()
+    finally:
+        cuda.obstacle.cache_clear()
+
+
+def test_nvcc_builds_where_nvrtc_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ramforge.codegen.build import nvcc, nvrtc, toolchain
+    from ramforge.codegen.build.cubin import Cubin
+    from ramforge.compiler.errors import ToolchainError
+
+    def broken() -> tuple[int, int]:
+        raise ToolchainError("libnvrtc.so.12 does not load")
+
+    monkeypatch.setattr(nvrtc, "version", broken)
+    monkeypatch.setattr(toolchain, "find_nvcc", lambda: toolchain.Nvcc("nvcc", "13.0"))
+    monkeypatch.setattr(nvcc, "compile_cubin", lambda text, arch: Cubin(arch.encode(), ""))
+    assert cuda.build_cubin("", "sm_80") == b"sm_80"
+    monkeypatch.setattr(toolchain, "find_nvcc", lambda: None)
+    with pytest.raises(ToolchainError, match="does not load"):
+        cuda.build_cubin("", "sm_80")
