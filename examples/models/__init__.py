@@ -6,11 +6,16 @@ from collections.abc import Callable
 
 import onnx
 
+from examples.models.alexnet import alexnet, alexnet_small
+from examples.models.deepspeech2 import deepspeech2, deepspeech2_small
 from examples.models.encoder import encoder, encoder_small
 from examples.models.lstm_cell import lstm_cell
 from examples.models.mlp import mlp
 from examples.models.mobilenet_small import mobilenet_small
+from examples.models.nasnet import nasnet_cifar, nasnet_small
+from examples.models.recurrent import lstm_tc, lstm_tc_small, seq2seq, seq2seq_small
 from examples.models.resnet import resnet18, resnet_small
+from examples.models.resnext import resnext29, resnext29_small
 
 MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "resnet18": resnet18,
@@ -20,4 +25,24 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "encoder_small": encoder_small,
     "mlp": mlp,
     "lstm_cell": lstm_cell,
+}
+
+# The six networks that the paper of RAMMER measures, as it configures them ...
+PAPER: dict[str, Callable[[], onnx.ModelProto]] = {
+    "resnext29": resnext29,
+    "nasnet_cifar": nasnet_cifar,
+    "alexnet": alexnet,
+    "deepspeech2": deepspeech2,
+    "lstm_tc": lstm_tc,
+    "seq2seq": seq2seq,
+}
+
+# ... and the same structures at a size for tests.
+PAPER_SMALL: dict[str, Callable[[], onnx.ModelProto]] = {
+    "resnext29": resnext29_small,
+    "nasnet_cifar": nasnet_small,
+    "alexnet": alexnet_small,
+    "deepspeech2": deepspeech2_small,
+    "lstm_tc": lstm_tc_small,
+    "seq2seq": seq2seq_small,
 }

@@ -56,10 +56,10 @@ def lstm_tc(
     """LSTM-TC: all layers unrolled over all steps; the last layer's last state comes out."""
     builder = Builder("lstm_tc", seed=10)
     sequence = _steps_of_input(builder, steps, batch, hidden)
-    zero = _zero_state(builder, batch, hidden)
+    zero = zero_state(builder, batch, hidden)
     for layer in range(layers):
         cell = make_cell(builder, f"/layer{layer}", hidden, hidden)
-        sequence, _ = _unroll(builder, cell, sequence, (zero, zero))
+        sequence, _ = unroll(builder, cell, sequence, (zero, zero))
     return builder.finish([builder.node("Identity", [sequence[-1]], "/last", "h")])
 
 
@@ -77,11 +77,11 @@ def seq2seq(
     """An encoder whose last layers' final states start the decoder, which feeds itself."""
     builder = Builder("seq2seq", seed=2)
     sequence = _steps_of_input(builder, encoder_steps, 1, hidden)
-    zero = _zero_state(builder, 1, hidden)
+    zero = zero_state(builder, 1, hidden)
     states = []
     for layer in range(encoder_layers):
         cell = make_cell(builder, f"/encoder{layer}", hidden, hidden)
-        sequence, state = _unroll(builder, cell, sequence, (zero, zero))
+        sequence, state = unroll(builder, cell, sequence, (zero, zero))
         states.append(state)
     cells = [make_cell(builder, f"/decoder{i}", hidden, hidden) for i in range(decoder_layers)]
     states = states[-decoder_layers:]
@@ -107,13 +107,13 @@ def _steps_of_input(builder: Builder, steps: int, batch: int, width: int) -> lis
     )
 
 
-def _zero_state(builder: Builder, batch: int, hidden: int) -> str:
+def zero_state(builder: Builder, batch: int, hidden: int) -> str:
     import numpy as np
 
     return builder.constant("zero_state", np.zeros((batch, hidden), dtype=np.float32))
 
 
-def _unroll(
+def unroll(
     builder: Builder, cell: Cell, sequence: list[str], state: tuple[str, str]
 ) -> tuple[list[str], tuple[str, str]]:
     outputs = []
