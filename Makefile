@@ -23,9 +23,14 @@ lint: $(VENV)/test.stamp
 types: $(VENV)/test.stamp
 	$(BIN)/python tests/typecheck.py
 
-# On the GPU machine the packages are the system's own, and nothing is installed.
+# On the GPU machine the packages are the system's own, and only this one is installed: offline.
 gpu-check:
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m ramforge.runtime.gpu_check
+ifneq ($(wildcard $(BIN)/python),)
+	$(BIN)/python -m ramforge.runtime.gpu_check
+else
+	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps -e .
+	$(PYTHON) -m ramforge.runtime.gpu_check
+endif
 
 clean:
 	rm -rf $(VENV) .typecheck .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

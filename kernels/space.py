@@ -19,14 +19,17 @@ from ramforge.compiler.expressions.computation import Computation
 from ramforge.compiler.expressions.index import FloorDiv, Index, Mod, Var
 from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.regions import Boxes, Ints, Ranges, load_boxes, read_boxes
-from ramforge.compiler.expressions.text import Writer
+from ramforge.compiler.expressions.text import INT32_LIMIT, Writer
 
 
 def merge(placed: Placed, axes: tuple[Var, ...], name: str) -> tuple[Placed, tuple[Var, ...]]:
-    """Merge neighbouring axes (outermost first) where no quotient or remainder appears."""
+    """Merge neighbouring axes (outermost first) where no quotient or remainder appears.
+
+    A merged axis stays countable with an ``int``, which is what the tile primitives count with.
+    """
     merged: list[Var] = []
     for axis in axes:
-        if merged:
+        if merged and merged[-1].size * axis.size <= INT32_LIMIT:
             joined = Var(f"{name}{len(merged) - 1}_{axis.name}", merged[-1].size * axis.size)
             trial = placed.substitute(
                 {

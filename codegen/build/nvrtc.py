@@ -16,7 +16,7 @@ from ramforge.codegen.build.toolchain import NvrtcLibrary, find_nvrtc
 from ramforge.compiler.errors import ToolchainError
 
 _FIX = "pip install 'nvidia-cuda-nvrtc==13.0.*', or install a CUDA toolkit"
-_COMPILATION_ERROR = 6
+_INVALID_OPTION, _COMPILATION_ERROR = 5, 6
 
 
 def compile_cubin(
@@ -69,6 +69,12 @@ def _compile(library: ctypes.CDLL, source: str, name: str, options: tuple[str, .
         log = _read(library, program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
         if status == _COMPILATION_ERROR:
             raise command.refusal(f"NVRTC {' '.join(options)}", log, source)
+        if status == _INVALID_OPTION:
+            numbers = ".".join(map(str, version()))
+            raise ToolchainError(
+                f"NVRTC {numbers} does not know {options[0]}\n"
+                "    fix: a newer nvidia-cuda-nvrtc or CUDA toolkit"
+            )
         _check(library, status, log)
         return Cubin(_read(library, program, "CUBIN"), log)
 

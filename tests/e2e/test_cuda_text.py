@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import ramforge
 from examples.models import MODELS
 from ramforge.codegen.artifact import Artifact
 from ramforge.codegen.build import cubin, nvcc, nvrtc, toolchain
 from ramforge.codegen.build.cubin import Cubin
+from ramforge.compiler.errors import ToolchainError
+from ramforge.runtime import gpu_cases
 
 LARGE = ("encoder",)  # the same bodies as encoder_small, only more of them
 NAMES = tuple(name for name in MODELS if name not in LARGE)
@@ -88,3 +91,18 @@ def test_nvcc_builds_the_whole_program(tmp_path: Path, compile_example: CompileE
     artifact = compile_example("mlp", sms=H200_SMS)
     program = nvcc.build_program(artifact.source, "sm_90a", tmp_path / "program")
     assert program.read_bytes()[:4] == b"\x7fELF"
+
+
+@needs_nvcc
+def test_a_program_without_weights_makes_nvcc_say_nothing(tmp_path: Path) -> None:
+    artifact = ramforge.compile(
+        gpu_cases.barrier_models().popitem()[1], output=tmp_path / "out.cu", target="h200"
+    )
+    assert artifact.manifest["schedule"]["roperators"] > 1
+    assert complaints(nvcc.compile_cubin(artifact.text(), "sm_90a").log) == []
+
+
+@needs_nvrtc
+def test_a_device_that_the_compiler_does_not_know_is_named() -> None:
+    with pytest.raises(ToolchainError, match=r"does not know --gpu-architecture=sm_1\n    fix: "):
+        nvrtc.compile_cubin("", "sm_1")

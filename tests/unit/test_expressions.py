@@ -19,12 +19,19 @@ from onnx import helper
 import ramforge.kernels  # noqa: F401  (fills the registry)
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import interpret, terms
-from ramforge.compiler.expressions.computation import Computation, computation_of, output_axes
+from ramforge.compiler.expressions.computation import (
+    Computation,
+    computation_of,
+    output_axes,
+    positions,
+)
 from ramforge.compiler.expressions.index import Data, FloorDiv, Index, Mod, Var
+from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.text import literal
 from ramforge.compiler.frontend import import_model
-from ramforge.compiler.ir import DType, Graph
+from ramforge.compiler.ir import DType, Graph, Tensor
 from ramforge.compiler.pipeline import optimise
+from ramforge.kernels import space
 from tests.helpers import Array, Case, model_of
 
 VARIABLES = (Var("a", 1), Var("b", 2), Var("c", 3), Var("d", 5))
@@ -213,3 +220,12 @@ def test_negative_and_extreme_literals_can_follow_any_operator(dtype: DType) -> 
         assert not text.startswith("-")
         if kind.kind == "i" and kind.itemsize >= 4:  # smaller ones are an int with a cast
             assert str(int(np.iinfo(kind).max) + 1) not in text
+
+
+def test_axes_are_not_merged_beyond_what_an_int_counts() -> None:
+    axes = output_axes((70_000, 70_000))
+    tensor = Tensor("", (70_000, 70_000), DType.FLOAT32)
+    value = terms.load(0, positions(axes), tensor.shape, tensor.dtype)
+    placed = Placed(Computation(axes, value), (tensor,), tensor, positions(axes), (False,))
+    _, kept = space.merge(placed, axes, "f")
+    assert [axis.size for axis in kept] == [70_000, 70_000]
