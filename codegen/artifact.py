@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +25,7 @@ from ramforge.compiler.pipeline import PASSES, Program
 from ramforge.compiler.version import VERSION
 
 FORMAT = 1
+_PARTS = {"inputs", "outputs", "weights", "memory", "schedule", "target"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Artifact:
     """A compiled model on disk."""
 
     source: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] = field(repr=False)
 
     @property
     def weights(self) -> Path:
@@ -56,7 +57,12 @@ class Artifact:
         return _ports(self.manifest["outputs"])
 
     def text(self) -> str:
-        return self.source.read_text(encoding="utf-8")
+        try:
+            return self.source.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ArtifactError(
+                f"{self.source}: cannot be read ({error})\n    fix: compile the model again"
+            ) from None
 
     def __fspath__(self) -> str:
         return str(self.source)
@@ -76,6 +82,11 @@ def load(path: str | os.PathLike[str]) -> Artifact:
                 f"{source}: {len(found)} .cu files in this folder\n    fix: name the .cu file"
             )
         source = found[0]
+    if source.suffix != ".cu":
+        raise ArtifactError(
+            f"{source}: an artefact is named by its .cu file or its folder\n"
+            "    fix: name the .cu file; make one with compile MODEL -o out.cu"
+        )
     manifest = source.with_suffix(".json")
     if not source.is_file():
         raise ArtifactError(
@@ -93,6 +104,11 @@ def load(path: str | os.PathLike[str]) -> Artifact:
         raise ArtifactError(
             f"{manifest}: format {known}, this ramforge reads {FORMAT}\n"
             "    fix: compile the model again"
+        )
+    missing = sorted(_PARTS - table.keys())
+    if missing:
+        raise ArtifactError(
+            f"{manifest}: the manifest lacks {', '.join(missing)}\n    fix: compile the model again"
         )
     artifact = Artifact(source, table)
     if not artifact.weights.is_file():
@@ -121,7 +137,7 @@ class Rendered:
         """Write the files beside each other, all of them or none."""
         source = folder / self.names.source
         table = rendering.manifest_text(self.manifest)
-        with _Folder(source) as files:
+        with Files(source) as files:
             files.add(
                 folder / self.names.weights, lambda file: weights_file.write(self.weights, file)
             )
@@ -151,29 +167,38 @@ def _put(file: IO[bytes], text: str) -> None:
 
 def check_writable(output: Path) -> None:
     """Complain about the output path before any work is done."""
+    if output.is_dir() or not output.name:
+        raise ArtifactError(
+            f"{output}: is a folder\n    fix: name a file in it: -o {output / 'out.cu'}"
+        )
     if output.suffix != ".cu":
         raise ArtifactError(
             f"{output}: the output has to end in .cu\n    fix: -o {output.with_suffix('.cu')}"
         )
-    with _Folder(output):
+    if not output.name.isprintable():
+        raise ArtifactError(
+            f"{output.name!r}: the name has characters that do not print, and it stands in the "
+            "file's header\n    fix: choose another -o path"
+        )
+    with Files(output):
         pass
 
 
-class _Folder:
+class Files:
     """A few files that all appear at the end, or not at all."""
 
     def __init__(self, output: Path) -> None:
         self._output = output
         self._pending: list[tuple[Path, Path]] = []
 
-    def __enter__(self) -> _Folder:
+    def __enter__(self) -> Files:
         folder = self._output.parent
         if self._output.is_dir():
             raise ArtifactError(f"{self._output}: is a folder\n    fix: name a file in it")
         if not folder.is_dir():
             raise ArtifactError(f"{folder}: no such folder\n    fix: make it first")
         if not os.access(folder, os.W_OK):
-            raise ArtifactError(f"{folder}: cannot be written to\n    fix: choose another -o path")
+            raise ArtifactError(f"{folder}: cannot be written to\n    fix: choose another path")
         return self
 
     def add(self, path: Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -185,7 +210,7 @@ class _Folder:
             os.chmod(name, 0o666 & ~_umask())
         except OSError as error:
             raise ArtifactError(
-                f"{path}: cannot be written ({error.strerror})\n    fix: choose another -o path"
+                f"{path}: cannot be written ({error.strerror})\n    fix: choose another path"
             ) from None
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -117,9 +118,10 @@ def _header(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
         "outputs": [_port(program.graph, name) for name in program.graph.outputs],
         "weights": f"{names.weights} (sha256 {weights.digest[:16]}...)",
         "architecture": "sm_90a" if device.target.is_host else device.target.architecture,
-        "file": names.source,
-        "stem": names.stem,
-        "weights_file": names.weights,
+        "file": shlex.quote(names.source),
+        "program": shlex.quote(names.stem),
+        "run": shlex.quote(f"./{names.stem}"),
+        "weights_file": shlex.quote(names.weights),
     }
 
 
@@ -219,4 +221,5 @@ def c_string(text: str) -> str:
 
 
 def manifest_text(table: dict[str, Any]) -> str:
-    return json.dumps(table, indent=2) + "\n"
+    # NumPy's integers are numbers too
+    return json.dumps(table, indent=2, default=int) + "\n"

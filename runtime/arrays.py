@@ -4,16 +4,19 @@ outputs.
 
 from __future__ import annotations
 
-import os
-import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from ramforge.codegen.artifact import Port
+from ramforge.codegen.artifact import Files, Port
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.ir import Array
+
+_DAMAGED = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 # Made-up integers are small, because they are mostly positions in a table.
 LARGEST_MADE_UP = 8
@@ -21,30 +24,41 @@ LARGEST_MADE_UP = 8
 
 def load(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError, KeyError) as error:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                entry.removesuffix(".npy"): _entry(archive, entry) for entry in archive.namelist()
+            }
+    except _DAMAGED as error:
         raise ArtifactError(
             f"{path}: cannot be read as an .npz file ({error})\n"
             "    fix: write it with numpy.savez(path, input_name=array)"
         ) from None
 
 
+def _entry(archive: zipfile.ZipFile, name: str) -> Array:
+    with archive.open(name) as file:
+        array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        return array
+
+
+def check_writable(path: Path) -> None:
+    """Complain about the path before any work is done."""
+    with Files(path):
+        pass
+
+
 def save(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write an .npz file, all of it or none."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise ArtifactError(
-            f"{path}: cannot be written ({error.strerror})\n    fix: choose another path"
-        ) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with Files(path) as files:
+        files.add(path, lambda file: _write(file, arrays))
+
+
+def _write(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
+    # not numpy.savez, to which a tensor called "file" would be an argument of its own
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def made_up(ports: Sequence[Port], seed: int) -> dict[str, Array]:
@@ -67,6 +81,11 @@ def completed(ports: Sequence[Port], given: Mapping[str, Array], seed: int) -> d
     return {**made_up(ports, seed), **given}
 
 
+def _visible(name: str) -> str:
+    """A name on one line, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+
+
 def table(names: Sequence[str], arrays: Sequence[Array]) -> str:
     """A line for each output: what it is and the span of its values."""
     rows: list[tuple[str, ...]] = [("output", "type", "shape", "min", "mean", "max")]
@@ -76,7 +95,7 @@ def table(names: Sequence[str], arrays: Sequence[Array]) -> str:
         if array.size:
             wide = array.astype(np.float64)
             numbers = tuple(f"{value:.6g}" for value in (wide.min(), wide.mean(), wide.max()))
-        rows.append((name, str(array.dtype), shape, *numbers))
+        rows.append((_visible(name), str(array.dtype), shape, *numbers))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)

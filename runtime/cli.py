@@ -7,7 +7,6 @@ exit code of its own; a traceback is only for bugs, and only with -v.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 
 import click
 
-from ramforge.compiler.errors import EXIT_INTERNAL, RamforgeError
+from ramforge.compiler.errors import EXIT_ENVIRONMENT, EXIT_INTERNAL, RamforgeError
 from ramforge.compiler.version import VERSION
 from ramforge.runtime import progress
 
@@ -52,11 +51,19 @@ def run_command(command: click.Command, arguments: Sequence[str] | None, name: s
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
         return 0
+    except OSError as error:
+        click.echo(
+            f"error: {error}\n"
+            "    fix: see that the path exists, may be written to, and that its disk has room; "
+            "RAMFORGE_CACHE moves the cache",
+            err=True,
+        )
+        return EXIT_ENVIRONMENT
     except Exception as error:
-        if logging.getLogger("ramforge").isEnabledFor(logging.DEBUG):
-            raise
         click.echo(
             f"internal error: {type(error).__name__}: {error}\n"
             "    this is a bug in ramforge; run again with -v for the traceback",
@@ -65,10 +72,13 @@ def run_command(command: click.Command, arguments: Sequence[str] | None, name: s
         return EXIT_INTERNAL
 
 
+_version = click.version_option(VERSION, prog_name="ramforge")
+
+
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     """The flags that every command has."""
     flags = (
-        click.version_option(VERSION, prog_name="ramforge"),
+        _version,
         click.option("-v", "--verbose", is_flag=True, help="Say more, with times."),
         click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
         click.option("--log-file", type=click.Path(dir_okay=False), help="Write the log here too."),
@@ -81,7 +91,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     """``x:1x3x224x224``; the name itself may hold colons."""
-    match = re.fullmatch(r"(.+):(\d+(?:x\d+)*|scalar)", text)
+    match = re.fullmatch(r"(.+):([0-9]+(?:x[0-9]+)*|scalar)", text)
     if match is None:
         raise click.BadParameter(f"{text!r} is not of the form name:1x3x224x224")
     sizes = match[2]
@@ -90,19 +100,32 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 def _dimension(text: str) -> tuple[str, int]:
     name, _, size = text.rpartition("=")
-    if not name or not size.isdigit():
+    if not name or not re.fullmatch(r"[0-9]+", size):
         raise click.BadParameter(f"{text!r} is not of the form name=8")
     return name, int(size)
 
 
-def _each(parse: Callable[[str], Any]) -> Callable[..., Any]:
-    return lambda context, parameter, values: dict(parse(value) for value in values)
+def _each(parse: Callable[[str], tuple[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A repeatable option as a table; what is said twice has to be the same."""
+
+    def parsed(
+        context: click.Context, parameter: click.Parameter, values: Sequence[str]
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in map(parse, values):
+            if found.setdefault(name, value) != value:
+                raise click.BadParameter(f"{name!r} is given twice, with different sizes")
+        return found
+
+    return parsed
 
 
 @click.command("compile", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
 @click.option("-o", "--output", help="Where to write, e.g. out.cu; without it, into the cache.")
-@click.option("--target", default="h200", show_default=True, help="A device; see: targets.")
+@click.option(
+    "--target", default="h200", show_default=True, help="A device; see: ramforge targets."
+)
 @click.option(
     "--shapes",
     multiple=True,
@@ -172,7 +195,7 @@ def _build(artifact: Any) -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(VERSION, prog_name="ramforge")
+@_version
 def commands() -> None:
     """An ahead-of-time DNN compiler: one ONNX model in, one CUDA file out."""
 
@@ -184,7 +207,13 @@ commands.add_command(compile_command)
 @click.argument("artifact")
 @click.option("--load-inputs", metavar="IN.npz", help="Inputs by name; else made up.")
 @click.option("--save-outputs", metavar="OUT.npz", help="Write the outputs here.")
-@click.option("--seed", default=0, show_default=True, help="For inputs that are made up.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="For inputs that are made up.",
+)
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cuda, host, or host:2 for two cores."
 )
@@ -203,6 +232,8 @@ def run_model(
     from ramforge.runtime.session import Session
 
     with progress.reporting(**common) as report:
+        if save_outputs:
+            arrays.check_writable(Path(save_outputs))
         loaded = artifacts.load(artifact)
         given = arrays.load(Path(load_inputs)) if load_inputs else {}
         inputs = arrays.completed(loaded.inputs, given, seed)
@@ -212,15 +243,16 @@ def run_model(
             start = time.perf_counter()
             outputs = session.run(None, inputs)
             taken = time.perf_counter() - start
+        report(f"{taken * 1e3:.3f} ms (one run, not a measurement)")
     names = [port.name for port in loaded.outputs]
     if save_outputs:
         arrays.save(Path(save_outputs), dict(zip(names, outputs, strict=True)))
     click.echo(arrays.table(names, outputs))
-    click.echo(f"{taken * 1e3:.3f} ms (one run, not a measurement)", err=True)
 
 
 @commands.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@_version
 def show_doctor(as_json: bool) -> None:
     """What this machine has of what ramforge can use."""
     from ramforge.runtime import doctor
@@ -232,6 +264,7 @@ def show_doctor(as_json: bool) -> None:
 
 @commands.command("targets")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@_version
 def show_targets(as_json: bool) -> None:
     """The devices that --target knows."""
     from dataclasses import asdict

@@ -11,6 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+import click
+
+from ramforge.compiler.errors import ArtifactError, RamforgeError
+
 Report = Callable[[str], None]
 
 log = logging.getLogger("ramforge")
@@ -21,7 +25,7 @@ def reporting(
     verbose: bool = False, quiet: bool = False, log_file: str | None = None, no_color: bool = False
 ) -> Iterator[Report]:
     """Show the stages that the compiler logs, and those given to the function this yields."""
-    plain = no_color or "NO_COLOR" in os.environ or "CI" in os.environ or not sys.stderr.isatty()
+    plain = no_color or "NO_COLOR" in os.environ or "CI" in os.environ or not _on_a_terminal()
     handlers: list[logging.Handler] = []
     if not quiet:
         handlers.append(_Lines() if plain or verbose else _OneLine())
@@ -33,6 +37,11 @@ def reporting(
         log.addHandler(handler)
     try:
         yield log.info
+    except (RamforgeError, click.ClickException):
+        raise
+    except Exception:
+        log.debug("the traceback", exc_info=True)
+        raise
     finally:
         for handler in handlers:
             log.removeHandler(handler)
@@ -40,9 +49,12 @@ def reporting(
         log.setLevel(before)
 
 
-def _file(path: str) -> logging.Handler:
-    from ramforge.compiler.errors import ArtifactError
+def _on_a_terminal() -> bool:
+    # None when the process was started with stderr closed
+    return sys.stderr is not None and sys.stderr.isatty()
 
+
+def _file(path: str) -> logging.Handler:
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
@@ -62,7 +74,9 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         taken = time.perf_counter() - self._start
-        print(f"[{taken:6.2f} s] {record.getMessage()}", file=sys.stderr)
+        # work goes on when nobody listens any more
+        with contextlib.suppress(OSError):
+            click.echo(f"[{taken:6.2f} s] {self.format(record)}", err=True)
 
 
 class _OneLine(logging.Handler):
@@ -78,8 +92,10 @@ class _OneLine(logging.Handler):
         self._last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
+        from rich.text import Text
+
         self._last = record.getMessage()
-        self._status.update(self._last)
+        self._status.update(Text(self._last))
 
     def close(self) -> None:
         self._status.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -28,6 +29,7 @@ class Session:
         self._driver: Driver | None = open_driver(self.artifact, device)
         self._inputs, self._outputs = self.artifact.inputs, self.artifact.outputs
         self._busy = threading.Lock()
+        self._process = os.getpid()
 
     @property
     def device(self) -> str:
@@ -42,25 +44,35 @@ class Session:
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Array]:
         """The named outputs (all of them for None), as new arrays."""
+        if isinstance(outputs, str):
+            raise ShapeError(
+                f"outputs is the text {outputs!r}\n    fix: give a list: [{outputs!r}]"
+            )
         arrays = [_checked(port, inputs) for port in self._inputs]
         known = [port.name for port in self._inputs]
         unknown = sorted(set(inputs) - set(known))
         if unknown:
             raise ShapeError(f"unknown inputs {unknown}\n    fix: the model's inputs are {known}")
         wanted = [self._position(name) for name in outputs] if outputs is not None else None
-        driver = self._open()
+        if self._process != os.getpid():
+            # its threads and its device are the parent's
+            raise DeviceError(
+                "the session was opened before a fork\n    fix: open one in each process"
+            )
         if not self._busy.acquire(blocking=False):
             raise DeviceError("a run of this session is in flight\n    fix: one session a thread")
         try:
-            results = driver.run(arrays)
+            results = self._open().run(arrays)
         finally:
             self._busy.release()
         return results if wanted is None else [results[position] for position in wanted]
 
     def close(self) -> None:
-        if self._driver is not None:
-            self._driver.close()
-            self._driver = None
+        """Free the device, after the run in flight if there is one."""
+        with self._busy:
+            if self._driver is not None:
+                self._driver.close()
+                self._driver = None
 
     def __enter__(self) -> Session:
         return self
@@ -110,7 +122,8 @@ def _shape_message(port: Port, got: tuple[int, ...]) -> str:
     wrong = [axis for axis, size in enumerate(got) if size != port.shape[axis]]
     parts = ", ".join(f"axis {axis} must be {port.shape[axis]}" for axis in wrong)
     shape = "x".join(map(str, got))
-    return f"{head}; {parts}\n    fix: compile again with --shapes {port.name}:{shape}, or reshape"
+    option = shlex.quote(f"{port.name}:{shape}")
+    return f"{head}; {parts}\n    fix: compile again with --shapes {option}, or reshape"
 
 
 def _plain(shape: tuple[int, ...]) -> str:

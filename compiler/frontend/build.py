@@ -22,6 +22,9 @@ from ramforge.compiler.frontend.slim import SlimModel, dtype_of, element_label
 from ramforge.compiler.frontend.tidy import Tidied, tidy
 from ramforge.compiler.ir import Array, DType, Graph, Node, Tensor
 
+# Places in memory are 32 bits wide, in units of 16 bytes.
+MOST_BYTES = 16 * 2**32
+
 
 def build(inferred: Inferred, graph_name: str) -> Graph:
     """The Graph of a model that has no problems."""
@@ -109,6 +112,9 @@ def _problems(
     yield from dimensions.unresolved(slim)
     for value in slim.inputs:
         yield from _input_type(value.name, types[value.name], value.type)
+    for tensor in graph.tensors.values():
+        if max(tensor.shape, default=0) > dimensions.LARGEST or tensor.nbytes > MOST_BYTES:
+            yield problems.too_large(tensor.name, tensor.shape, dimensions.LARGEST, MOST_BYTES)
     used = {name for node in tidied.nodes for name in node.inputs}
     for name, label in slim.foreign.items():
         if name in used or name in tidied.copies.values():

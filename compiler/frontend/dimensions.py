@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
 
 from ramforge.compiler.errors import CompileError, Problem
 from ramforge.compiler.frontend import problems
 from ramforge.compiler.frontend.slim import SlimModel, copy_with_nodes
+
+# Tiles count rows and columns in 32 bits.
+LARGEST = 2**31 - 1
+_A_SIZE = f"a whole number from 1 to {LARGEST}"
 
 
 def bind(
@@ -26,7 +31,7 @@ def bind(
         *_unknown(shapes, sorted(inputs), "input", "--shapes"),
         *_unknown(dims, known_dims, "dimension", "--dim"),
         *(
-            f"dimension {name!r}: expected a size of at least 1, found {size}"
+            f"dimension {name!r}: expected {_A_SIZE}, found {size!r}"
             for name, size in dims.items()
             if not _is_size(size)
         ),
@@ -41,6 +46,7 @@ def bind(
                 [
                     f"{slim.name}: the given shapes do not fit the model",
                     *(f"  {c}" for c in complaints),
+                    f"    fix: give --shapes and --dim for these inputs: {_declared(inputs)}",
                 ]
             )
         )
@@ -88,7 +94,17 @@ def _symbols(value: onnx.ValueInfoProto) -> tuple[str, ...]:
 
 
 def _is_size(size: object) -> bool:
-    return isinstance(size, int) and not isinstance(size, bool) and size >= 1
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        return False
+    return 1 <= int(size) <= LARGEST
+
+
+def _declared(inputs: Mapping[str, onnx.ValueInfoProto]) -> str:
+    """The inputs as the model has them: ``'x' (batch, 3, 224, 224)``."""
+    return ", ".join(
+        f"{name!r} ({', '.join(map(_text, value.type.tensor_type.shape.dim))})"
+        for name, value in inputs.items()
+    )
 
 
 def _unknown(given: Mapping[str, object], known: Sequence[str], what: str, flag: str) -> list[str]:
@@ -106,7 +122,7 @@ def _agree(
     """What is wrong with one input's shape; adds sizes of named dimensions to ``values``."""
     name, tensor_type = value.name, value.type.tensor_type
     complaints = [
-        f"input {name!r}, axis {axis}: expected a size of at least 1, found {size}"
+        f"input {name!r}, axis {axis}: expected {_A_SIZE}, found {size!r}"
         for axis, size in enumerate(shape)
         if not _is_size(size) and _fixed_size(value, axis) != size
     ]

@@ -6,6 +6,7 @@ Input: names and figures, output: errors.Problem. No decision is made here.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 import onnx
@@ -27,17 +28,18 @@ def unresolved_dimension(
     """A dimension of an input that has no value."""
     if symbol:
         reason = f"axis {axis} is the dimension {symbol!r}, which has no value"
-        fix = f"--dim {symbol}=1"
+        fix = f"--dim {shlex.quote(f'{symbol}=1')}"
     else:
         example = "x".join(text if text.isdigit() else "1" for text in shape)
         reason = f"axis {axis} of {rank} has neither a size nor a name"
-        fix = f"--shapes {name}:{example}"
+        fix = f"--shapes {shlex.quote(f'{name}:{example}')}"
     return Problem(f"input {name!r}", "", reason, fix)
 
 
 def unknown_rank(name: str) -> Problem:
     """An input without any shape."""
-    return Problem(f"input {name!r}", "", "it has no shape", f"--shapes {name}:1x3x224x224")
+    fix = f"--shapes {shlex.quote(f'{name}:1x3x224x224')}"
+    return Problem(f"input {name!r}", "", "it has no shape", fix)
 
 
 def not_a_tensor(name: str, kind: str) -> Problem:
@@ -52,6 +54,15 @@ def element_type(what: str, name: str, label: str) -> Problem:
     if label not in ("float16", "bfloat16"):
         fix = f"export the model without {label} tensors, in float32"
     return Problem(f"{what} {name!r}", "", f"element type {label} is not supported", fix)
+
+
+def too_large(name: str, shape: Sequence[int], most: int, most_bytes: int) -> Problem:
+    """A tensor that no kernel can count through, or that no place in memory can hold."""
+    reason = (
+        f"its shape is {'x'.join(map(str, shape))}, and the most is {most} along an axis and "
+        f"{most_bytes >> 30} GiB in all"
+    )
+    return Problem(f"tensor {name!r}", "", reason, "give smaller shapes, or split the model")
 
 
 def produced_type(origin: Origin, operator: str, tensor: str, label: str) -> Problem:

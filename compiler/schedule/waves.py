@@ -32,6 +32,7 @@ def waves(operators: tuple[ROperator, ...], device: VDevice) -> Plan:
     for wave, fringe in enumerate(fringes):
         work = _pack(operators, fringe, device)
         is_last = wave == len(fringes) - 1
+        rank_of = {operator: rank + 2 + place for place, operator in enumerate(fringe)}
         for unit, runs in work.items():
             lane = lanes[unit]
             first_operator = runs[0][0]
@@ -40,7 +41,7 @@ def waves(operators: tuple[ROperator, ...], device: VDevice) -> Plan:
                     lane.append(Prefetch(rank, *runs[0]))
                 lane.append(Wait(rank + 1, wave - 1, signals))
             for operator, first, count in runs:
-                lane.append(Run(rank + 2 + fringe.index(operator), operator, first, count))
+                lane.append(Run(rank_of[operator], operator, first, count))
             if not is_last:
                 lane.append(Signal(rank + 2 + len(fringe), wave))
         for operator in fringe:
