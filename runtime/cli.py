@@ -7,7 +7,6 @@ exit code of its own; a traceback is only for bugs, and only with -v.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
@@ -50,11 +49,6 @@ def run_command(command: click.Command, arguments: Sequence[str] | None, name: s
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(nowhere, stream.fileno())
-        return 0
     except OSError as error:
         click.echo(
             f"error: {error}\n"

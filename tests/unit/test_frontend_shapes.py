@@ -75,8 +75,12 @@ WRONG = {
     "dims-and-shapes": ({"x": (5, 3, 7)}, {"size": 8}, ["expected 8 (from --dim size=8), found 7"]),
     "unknown-input": ({"q": (1,)}, {}, ["no input 'q'; it has: 's', 'x'"]),
     "unknown-dimension": ({}, {"b": 1}, ["no dimension 'b'; it has: 'batch', 'size'"]),
-    "no-size": ({}, {"batch": 0}, ["'batch': expected a size of at least 1, found 0"]),
-    "no-size-in-shape": ({"x": (-1, 3, 7)}, {}, ["axis 0: expected a size of at least 1"]),
+    "no-size": (
+        {},
+        {"batch": 0},
+        ["'batch': expected a whole number from 1 to 2147483647, found 0"],
+    ),
+    "no-size-in-shape": ({"x": (-1, 3, 7)}, {}, ["axis 0: expected a whole number from 1 to"]),
     "all-at-once": ({"q": (1,), "x": (1, 2, 3)}, {"b": 1}, ["'q'", "axis 1: expected 3", "'b'"]),
 }
 
