@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +29,7 @@ _BEFORE_FAMILIES = (
     "tile_host.cuh",
     "program.cuh",
 )
-_COMMENT_WIDTH = 110
+_COMMENT_WIDTH = 100
 CONTROL_HEADER_WORDS = 4
 
 
@@ -66,7 +67,7 @@ def _context(program: Program, weights: Weights, names: Names) -> dict[str, Any]
     bodies = _bodies(program)
     numbers = {body["name"]: body["number"] for body in bodies}
     operands, operators = _operand_rows(program, numbers)
-    entries, launches, _ = tables.table(program.plan, program.operators)
+    entries, launches = tables.table(program.plan, program.operators)
     families = [_kernel(name) for name in program.libraries]
     return {
         **_header(program, weights, names),
@@ -111,8 +112,14 @@ def _header(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
         "model": tables.printable(program.graph.name),
         "target": f"{device.target.name} ({device.target.description}): {device.units} vEUs, "
         f"{device.target.sms} SMs x {device.blocks_per_sm}",
-        "schedule": f"{plan.policy}: {len(program.operators)} rOperators, {tasks} rTasks, "
-        f"{plan.waves} waves, {len(plan.launches)} launch(es)",
+        "schedule": ", ".join(
+            [
+                f"{plan.policy}: {counted(len(program.operators), 'rOperator')}",
+                counted(tasks, "rTask"),
+                counted(plan.waves, "wave"),
+                counted(len(plan.launches), "launch", "launches"),
+            ]
+        ),
         "memory": f"{kilobytes:.0f} KB workspace, {weights.nbytes / 1024:.0f} KB weights",
         "inputs": [_port(program.graph, name) for name in program.graph.inputs] or ["none"],
         "outputs": [_port(program.graph, name) for name in program.graph.outputs],
@@ -123,6 +130,10 @@ def _header(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
         "run": shlex.quote(f"./{names.stem}"),
         "weights_file": shlex.quote(names.weights),
     }
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _port(graph: Graph, name: str) -> str:
@@ -170,14 +181,21 @@ def _bodies(program: Program) -> list[dict[str, Any]]:
             "summary": body.summary,
             "text": "\n".join(f"    {line}" if line else "" for line in body.text.splitlines()),
             "prefetch": body.prefetch,
-            "users": [_shortened(user) for user in users[name]],
+            "users": [line for user in users[name] for line in _wrapped(user)],
         }
         for number, (name, body) in enumerate(found.items())
     ]
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _COMMENT_WIDTH else f"{text[: _COMMENT_WIDTH - 3]}..."
+def _wrapped(text: str) -> list[str]:
+    """A list of nodes as comment lines; what goes on is indented further."""
+    return textwrap.wrap(
+        text,
+        _COMMENT_WIDTH,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _operand_rows(program: Program, bodies: dict[str, int]) -> tuple[list[str], list[str]]:

@@ -58,7 +58,7 @@ def _single_rows(launch: Launch) -> Iterator[Row]:
                 yield Row(entry.rank, "RF_SIGNAL", lane, 1, entry.counter, 0, 0)
 
 
-def table(plan: Plan, operators: Sequence[ROperator]) -> tuple[list[str], list[str], int]:
+def table(plan: Plan, operators: Sequence[ROperator]) -> tuple[list[str], list[str]]:
     """The texts of rf_entries and rf_launches, and the number of entries.
 
     The launches of a run share one epoch, so each has counters of its own in the control block.
@@ -75,7 +75,7 @@ def table(plan: Plan, operators: Sequence[ROperator]) -> tuple[list[str], list[s
         launches.append(f"{{{end}, {end + len(found)}, {len(launch.lanes)}}},")
         end += len(found)
         first_counter += launch.counters
-    return texts, launches, end
+    return texts, launches
 
 
 def _comment(row: Row, operators: Sequence[ROperator]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import resources
 
-from ramforge.compiler.errors import CompileError
+from ramforge.compiler.errors import OptionError
 
 DEFAULT_TARGET = "h200"
 HOST = "host"
@@ -74,13 +74,6 @@ class VDevice:
     def veus(self) -> tuple[VEU, ...]:
         return tuple(VEU(unit, unit % self.target.sms) for unit in range(self.units))
 
-    @property
-    def registers_per_thread(self) -> int:
-        """The cap that ``__launch_bounds__`` asks the assembler to keep."""
-        return min(
-            255, self.target.registers_per_sm // (self.threads * self.blocks_per_sm) // 8 * 8
-        )
-
 
 def vdevice(target: Target, arena_bytes: int) -> VDevice:
     """The configuration for bodies that want this much arena: two blocks an SM where they fit."""
@@ -113,11 +106,11 @@ def find_target(name: str) -> Target:
             break
     else:
         known = ", ".join(target.name for target in targets())
-        raise CompileError(f"unknown target {name!r}\n    fix: use one of {known}")
+        raise OptionError(f"unknown target {name!r}\n    fix: use one of {known}")
     if count and not target.is_host:
-        raise CompileError(f"target {name!r}: only host takes a core count\n    fix: use {base}")
+        raise OptionError(f"target {name!r}: only host takes a core count\n    fix: use {base}")
     if target.is_host:
         if count and not (count.isdigit() and int(count) > 0):
-            raise CompileError(f"target {name!r}: {count!r} is no core count\n    fix: use host:2")
+            raise OptionError(f"target {name!r}: {count!r} is no core count\n    fix: use host:2")
         return replace(target, sms=int(count) if count else os.cpu_count() or 1)
     return target

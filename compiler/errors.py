@@ -26,6 +26,12 @@ class CompileError(RamforgeError):
     exit_code = EXIT_MODEL
 
 
+class OptionError(CompileError):
+    """An option has a value that there is not."""
+
+    exit_code = EXIT_USAGE
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing about a model that stops compilation."""

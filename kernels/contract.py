@@ -237,10 +237,14 @@ def _prefetch_text(product: Product, tile: tuple[int, int]) -> str:
     tile_m, tile_n = tile
     tiles_m, tiles_n = -(-product.m // tile_m), -(-product.n // tile_n)
     panel_bytes = 4 * product.k * PANEL
-    panel = f"{_digit('task', tiles_m, tiles_n)} * {tile_n // PANEL}"
+    steps = [(_digit("task", tiles_m, tiles_n), tile_n // PANEL)]
     if product.batch:
-        panel += f" + {_digit('task', tiles_m * tiles_n, 0)} * {-(-product.n // PANEL)}"
-    start = f"rf_input<char>(p, {product.b.slot}) + (rf_size)({panel}) * {panel_bytes}"
+        steps.append((_digit("task", tiles_m * tiles_n, 0), -(-product.n // PANEL)))
+    panels = [f"{number} * {step}" if step > 1 else number for number, step in steps]
+    panel = " + ".join(text for text in panels if not text.startswith("0")) or "0"
+    start = f"rf_input<char>(p, {product.b.slot})"
+    if panel != "0":
+        start += f" + (rf_size)({panel}) * {panel_bytes}"
     return f"rf_prefetch({start}, {min(panel_bytes, 65536)});"
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "ToolchainError",
     "UnsupportedModel",
     "VerificationError",
+    "__version__",
     "compile",
     "load",
 ]
@@ -60,3 +61,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'ramforge' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

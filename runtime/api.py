@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import ramforge.kernels  # noqa: F401  (fills the registry)
 from ramforge.codegen import artifact as artifacts
 from ramforge.codegen.artifact import Artifact
+from ramforge.codegen.render import counted
 from ramforge.compiler.device import DEFAULT_TARGET, Target, find_target
+from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.pipeline import Program, compile_graph
 from ramforge.compiler.schedule import DEFAULT_POLICY
 
@@ -42,7 +44,7 @@ def compile(
     chosen = find_target(target) if isinstance(target, str) else target
     log.info("reading the model")
     graph = import_model(model, shapes=shapes or {}, dims=dims or {})
-    log.info("compiling %d nodes for %s", len(graph.nodes), chosen.name)
+    log.info("compiling %s for %s", counted(len(graph.nodes), "node"), chosen.name)
     program = compile_graph(graph, chosen, schedule)
     options = _options(chosen, schedule, shapes or {}, dims or {})
     log.info("writing")
@@ -77,5 +79,11 @@ def _in_cache(
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem or "model")
     rendered = artifacts.render(program, f"{safe}.cu", options)
     folder = cache.store() / "artifacts" / rendered.digest[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: cannot be made ({error.strerror})\n"
+            "    fix: give an output path, or set RAMFORGE_CACHE to a folder of yours"
+        ) from None
     return rendered.write(folder)

@@ -76,15 +76,13 @@ def _checks() -> tuple[tuple[str, Check], ...]:
             ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
             "pip install 'ramforge[cuda]', to run on a GPU",
         ),
-        package("pycuda", ("pycuda",), "pip install pycuda, where cupy does not fit"),
         ("CUDA device", _cuda_device),
         ("build cache", _build_cache),
         package(
             "onnxruntime",
             ("onnxruntime", "onnxruntime-gpu"),
-            "pip install onnxruntime, for `verify` and `bench`",
+            "pip install onnxruntime, to compare results and times with",
         ),
-        package("torch", ("torch",), "pip install torch, for `bench --against torch`"),
     )
 
 

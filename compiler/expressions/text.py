@@ -119,15 +119,15 @@ class Writer:
                 self._prepare(inner)
 
     def _sum(self, position: Index, wide: bool) -> str:
-        parts = []
+        text = ""
         for atom, coefficient in position.terms:
-            text = self._atom(atom)
-            if wide:
-                text = f"(long long){text}"
-            parts.append(text if coefficient == 1 else f"{text} * {coefficient}")
-        if position.const or not parts:
-            parts.append(str(position.const))
-        return " + ".join(parts)
+            part = f"(long long){self._atom(atom)}" if wide else self._atom(atom)
+            if abs(coefficient) != 1:
+                part = f"{part} * {abs(coefficient)}"
+            text = _appended(text, part, coefficient < 0)
+        if position.const or not text:
+            text = _appended(text, str(abs(position.const)), position.const < 0)
+        return text
 
     def _atom(self, atom: object) -> str:
         if isinstance(atom, Var):
@@ -159,10 +159,22 @@ class Writer:
             if node.dtype is DType.BOOL:
                 return f"({arguments[0]} != 0)"
             return f"({node.dtype.c_name})({arguments[0]})"
+        if node.name in ("less", "less_equal"):
+            arguments = [self._compared(arg, arguments[i]) for i, arg in enumerate(node.args)]
         text = function(node.name).c.format(*arguments)
         # C computes small integers as int; the result must wrap as its own type does
         if not node.dtype.is_float and node.dtype.itemsize < 4 and node.dtype is not DType.BOOL:
             return f"({node.dtype.c_name})({text})"
+        return text
+
+    def _compared(self, arg: Expr, text: str) -> str:
+        """An index in a comparison needs no 64 bits if it fits into 32."""
+        if isinstance(arg, IndexValue):
+            low, high = ix.bounds(arg.indices[0])
+            if low >= -INT32_LIMIT and high <= INT32_LIMIT:
+                return self.index(arg.indices[0])
+        if isinstance(arg, Const) and arg.dtype is DType.INT64 and abs(arg.value) <= INT32_LIMIT:
+            return str(arg.value)
         return text
 
     def _load(self, node: Load) -> str:
@@ -179,6 +191,12 @@ class Writer:
 
     def _condition(self, guard: Expr) -> str:
         return Writer.value(self, guard)
+
+
+def _appended(text: str, part: str, negative: bool) -> str:
+    if not text:
+        return f"-{part}" if negative else part
+    return f"{text} {'-' if negative else '+'} {part}"
 
 
 def _uses(expr: Expr) -> dict[int, int]:

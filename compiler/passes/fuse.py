@@ -111,7 +111,7 @@ def _inlined(consumer: Node, producer: Node) -> Node:
         return terms.select(guard, _guarded(moved), terms.const(load.fill, load.dtype))
 
     merged = comp.rewritten(computation_of(consumer), change)
-    return _with_computation(consumer, tuple(inputs), merged, producer)
+    return _joined(consumer, inputs, merged, producer, consumer)
 
 
 def _same_bounds(moved: Load, load: Load) -> bool:
@@ -151,12 +151,12 @@ def _slot_for(inputs: list[str], name: str) -> int:
     return inputs.index(name)
 
 
-def _with_computation(
-    node: Node, inputs: tuple[str, ...], computation: Computation, other: Node
+def _joined(
+    node: Node, inputs: list[str], computation: Computation, first: Node, then: Node
 ) -> Node:
-    """The node with this computation, unused inputs dropped and both nodes' origins."""
-    origin = tuple(dict.fromkeys((*other.origin, *node.origin)))
-    return comp.computed(replace(node, inputs=inputs, origin=origin), computation)
+    """The node with this computation, unused inputs dropped; its origins in data order."""
+    origin = tuple(dict.fromkeys((*first.origin, *then.origin)))
+    return comp.computed(replace(node, inputs=tuple(inputs), origin=origin), computation)
 
 
 def _still_fits(merged: Node, before: Node, graph: Graph) -> bool:
@@ -218,4 +218,4 @@ def _finished(producer: Node, reader: Node) -> Node:
 
     finish = terms.rewrite(used.value, axes, change)
     merged = replace(producer, outputs=reader.outputs)
-    return _with_computation(merged, tuple(inputs), made.then(finish), reader)
+    return _joined(merged, inputs, made.then(finish), producer, reader)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ramforge.compiler.device import VDevice
-from ramforge.compiler.errors import CompileError
+from ramforge.compiler.errors import OptionError
 from ramforge.compiler.rprogram import Plan, ROperator
 from ramforge.compiler.schedule.per_op import per_op
 from ramforge.compiler.schedule.waves import waves
@@ -19,5 +19,5 @@ DEFAULT_POLICY = "waves"
 def find_policy(name: str) -> Policy:
     if name not in POLICIES:
         known = ", ".join(POLICIES)
-        raise CompileError(f"unknown schedule {name!r}\n    fix: use one of {known}")
+        raise OptionError(f"unknown schedule {name!r}\n    fix: use one of {known}")
     return POLICIES[name]

@@ -4,6 +4,7 @@ those of the outputs.
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 from ramforge.codegen.artifact import Artifact
@@ -28,11 +29,11 @@ def open_driver(artifact: Artifact, device: str) -> Driver:
     """
     from ramforge.runtime.drivers import cuda, host
 
-    kind, _, count = device.partition(":")
-    if kind == "auto":
-        return cuda.CudaDriver(artifact) if cuda.is_available() else host.HostDriver(artifact)
-    if kind == "cuda":
+    cores = re.fullmatch(r"host(?::0*([1-9][0-9]{0,5}))?", str(device))
+    if device == "cuda" or (device == "auto" and cuda.is_available()):
         return cuda.CudaDriver(artifact)
-    if kind == "host" and (not count or (count.isdigit() and int(count) > 0)):
-        return host.HostDriver(artifact, int(count) if count else 0)
+    if device == "auto":
+        return host.HostDriver(artifact)
+    if cores:
+        return host.HostDriver(artifact, int(cores[1] or 0))
     raise DeviceError(f"unknown device {device!r}\n    fix: use auto, host, host:2 or cuda")

@@ -36,7 +36,13 @@ class HostDriver:
         self._threads = threads or cores()
         self._library = ctypes.CDLL(str(build(artifact)))
         self._outputs = [(port.shape, np.dtype(port.dtype)) for port in artifact.outputs]
-        self._declare()
+        self._process = os.getpid()
+        try:
+            self._declare()
+        except AttributeError:
+            raise ArtifactError(
+                f"{artifact.source}: is not what ramforge writes\n    fix: compile the model again"
+            ) from None
         self._session = self._library.rf_create(os.fsencode(artifact.weights), self._threads)
         if not self._session:
             message = self._library.rf_last_error(None).decode(errors="replace")
@@ -80,7 +86,8 @@ class HostDriver:
             self._session = None
 
     def __del__(self) -> None:
-        if getattr(self, "_session", None):
+        # a forked child has no worker threads to join
+        if getattr(self, "_session", None) and self._process == os.getpid():
             self.close()
 
 
