@@ -21,11 +21,9 @@ EXPECTED = (
     "nvcc",
     "NVRTC",
     "cupy",
-    "pycuda",
     "CUDA device",
     "build cache",
     "onnxruntime",
-    "torch",
 )
 
 
