@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ramforge.compiler import registry
+from ramforge.compiler.cost import CostModel
 from ramforge.compiler.cost.analytic import AnalyticCost, alone_ns
 from ramforge.compiler.device import Target, VDevice, vdevice
 from ramforge.compiler.errors import CompileError
@@ -73,7 +74,7 @@ def _named(design: Design, node: Node, graph: Graph) -> Variant:
     )
 
 
-def _time(candidate: Candidate, target: Target, cost: AnalyticCost) -> float:
+def _time(candidate: Candidate, target: Target, cost: CostModel) -> float:
     return alone_ns(cost, candidate, vdevice(target, candidate.arena_bytes))
 
 

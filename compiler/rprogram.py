@@ -114,14 +114,6 @@ class ROperator:
 
 
 @dataclass(frozen=True, slots=True)
-class RTask:
-    """A view of one rTask: the operator's position in the program, and the task's index in it."""
-
-    operator: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
 class Prefetch:
     """Ask for what the coming tasks need and no running task makes (the weights of the first of
     them).

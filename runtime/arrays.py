@@ -8,13 +8,16 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from ramforge.codegen.artifact import Files, Port
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.ir import Array
+
+# NumPy's own format functions; its older releases left them without types.
+_NPY: Any = np.lib.format
 
 _DAMAGED = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -37,7 +40,7 @@ def load(path: Path) -> dict[str, Array]:
 
 def _entry(archive: zipfile.ZipFile, name: str) -> Array:
     with archive.open(name) as file:
-        array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        array: Array = _NPY.read_array(file, allow_pickle=False)
         return array
 
 
@@ -58,7 +61,7 @@ def _write(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
+                _NPY.write_array(entry, array, allow_pickle=False)
 
 
 def made_up(ports: Sequence[Port], seed: int) -> dict[str, Array]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ramforge.compiler.cost import CostModel
 from ramforge.compiler.device import VDevice
 from ramforge.compiler.rprogram import Candidate, TaskCost
 
@@ -34,7 +35,7 @@ class AnalyticCost:
         return self.overhead_ns + max(arithmetic, moved * shared_by / bandwidth)
 
 
-def alone_ns(cost: AnalyticCost, candidate: Candidate, device: VDevice) -> float:
+def alone_ns(cost: CostModel, candidate: Candidate, device: VDevice) -> float:
     """Time of a whole rOperator alone on the device: full turns of the vEUs."""
     active = min(candidate.tasks, device.units)
     turns = -(-candidate.tasks // device.units)

@@ -97,7 +97,7 @@ def _load(node: Load, env: Env, inputs: Sequence[Array], done: dict[int, Array])
         return np.asarray(source[tuple(places)])
     if not source.size:
         return np.asarray(node.fill, dtype=source.dtype)
-    outside = np.zeros((), dtype=bool)
+    outside: Array = np.zeros((), dtype=bool)
     clipped = []
     for place, size in zip(places, node.shape, strict=True):
         outside = outside | (place < 0) | (place >= size)

@@ -8,6 +8,7 @@ with work in the next one awaits.
 
 from __future__ import annotations
 
+from ramforge.compiler.cost import CostModel
 from ramforge.compiler.cost.analytic import AnalyticCost
 from ramforge.compiler.device import VDevice
 from ramforge.compiler.rprogram import (
@@ -62,7 +63,7 @@ def _pack(
     operators: tuple[ROperator, ...], fringe: list[int], device: VDevice
 ) -> dict[int, list[tuple[int, int, int]]]:
     """(operator, first task, count) for each vEU with work in this wave, in the fringe's order."""
-    cost = AnalyticCost()
+    cost: CostModel = AnalyticCost()
     ready = [0.0] * device.units
     total = sum(operators[number].tasks for number in fringe)
     work: dict[int, list[tuple[int, int, int]]] = {}

@@ -26,7 +26,11 @@ def alexnet(image: int = 227, divide: int = 1, classes: int = 1000) -> onnx.Mode
     channels, size = 3, image
     for number, (width, kernel, stride, padding, pooled) in enumerate(_CONVOLUTIONS, start=1):
         width //= divide
-        x = _convolution(builder, x, f"/conv{number}", channels, width, kernel, stride, padding)
+        name = f"/conv{number}"
+        x = builder.convolution(
+            x, name, channels, width, kernel, stride, padding=padding, bias=True
+        )
+        x = builder.node("Relu", [x], f"{name}/relu")
         size = (size + 2 * padding - kernel) // stride + 1
         channels = width
         if pooled:
@@ -43,30 +47,6 @@ def alexnet(image: int = 227, divide: int = 1, classes: int = 1000) -> onnx.Mode
 
 def alexnet_small() -> onnx.ModelProto:
     return alexnet(image=67, divide=16, classes=10)
-
-
-def _convolution(
-    builder: Builder,
-    x: str,
-    name: str,
-    channels: int,
-    width: int,
-    kernel: int,
-    stride: int,
-    padding: int,
-) -> str:
-    shape = (width, channels, kernel, kernel)
-    weight = builder.weight(f"{name}.weight", shape, channels * kernel * kernel, _RELU_GAIN)
-    bias = builder.bias(f"{name}.bias", width)
-    x = builder.node(
-        "Conv",
-        [x, weight, bias],
-        name,
-        kernel_shape=[kernel, kernel],
-        strides=[stride, stride],
-        pads=[padding] * 4,
-    )
-    return builder.node("Relu", [x], f"{name}/relu")
 
 
 def _dense(builder: Builder, x: str, name: str, features: int, width: int, output: str = "") -> str:

@@ -6,6 +6,7 @@ stride, axis or missing bias then shows in the output, and nothing overflows or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,6 +74,45 @@ class Builder:
             node.attribute.append(helper.make_attribute(key, value))
         self._nodes.append(node)
         return tuple(outputs)
+
+    def convolution(
+        self,
+        x: str,
+        name: str,
+        channels: int,
+        width: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        groups: int = 1,
+        gain: float = math.sqrt(2),
+        bias: bool = False,
+    ) -> str:
+        """A square convolution, padded to keep the size unless ``padding`` says otherwise."""
+        shape = (width, channels // groups, kernel, kernel)
+        operands = [x, self.weight(f"{name}.weight", shape, shape[1] * kernel * kernel, gain)]
+        if bias:
+            operands.append(self.bias(f"{name}.bias", width))
+        return self.node(
+            "Conv",
+            operands,
+            name,
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[kernel // 2 if padding is None else padding] * 4,
+            group=groups,
+        )
+
+    def batch_norm(self, x: str, name: str, width: int, epsilon: float = 1e-5) -> str:
+        """Batch normalisation whose statistics are far from (0, 1)."""
+        statistics = [
+            self.spread(f"{name}.weight", width, 0.5, 1.0),
+            self.bias(f"{name}.bias", width),
+            self.bias(f"{name}.running_mean", width),
+            self.spread(f"{name}.running_var", width, 0.5, 2.0),
+        ]
+        return self.node("BatchNormalization", [x, *statistics], name, epsilon=epsilon)
 
     def finish(self, outputs: Sequence[str]) -> onnx.ModelProto:
         """The checked model; its outputs' shapes are inferred."""

@@ -54,25 +54,7 @@ def _relu6(builder: Builder, x: str, name: str) -> str:
 
 
 def _convolution(
-    builder: Builder,
-    x: str,
-    name: str,
-    channels: int,
-    width: int,
-    *,
-    kernel: int,
-    stride: int,
-    groups: int = 1,
+    builder: Builder, x: str, name: str, channels: int, width: int, **options: int
 ) -> str:
     """A convolution with a bias, as it stands once batch normalisation is folded."""
-    shape = (width, channels // groups, kernel, kernel)
-    weight = builder.weight(f"{name}.weight", shape, shape[1] * kernel * kernel, _GAIN)
-    return builder.node(
-        "Conv",
-        [x, weight, builder.bias(f"{name}.bias", width)],
-        f"{name}/conv",
-        kernel_shape=[kernel, kernel],
-        strides=[stride, stride],
-        pads=[kernel // 2] * 4,
-        group=groups,
-    )
+    return builder.convolution(x, f"{name}/conv", channels, width, gain=_GAIN, bias=True, **options)

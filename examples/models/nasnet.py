@@ -6,13 +6,9 @@ is a dozen short convolutions that could run side by side: the case the paper of
 
 from __future__ import annotations
 
-import math
-
 import onnx
 
 from examples.models.builder import Builder
-
-_RELU_GAIN = math.sqrt(2)
 
 
 def nasnet_cifar(
@@ -129,46 +125,18 @@ class _Network:
             at = f"{name}/{turn}"
             y = self.builder.node("Relu", [y], f"{at}/relu")
             step = stride if turn == 0 else 1
-            y = self._depthwise(y, f"{at}/depthwise", width, kernel, step)
+            y = self.builder.convolution(
+                y, f"{at}/depthwise", width, width, kernel, step, groups=width
+            )
             y = self.convolution(y, f"{at}/pointwise", width, width, 1)
         return y
-
-    def _depthwise(self, x: str, name: str, width: int, kernel: int, stride: int) -> str:
-        weight = self.builder.weight(
-            f"{name}.weight", (width, 1, kernel, kernel), kernel * kernel, _RELU_GAIN
-        )
-        return self.builder.node(
-            "Conv",
-            [x, weight],
-            name,
-            kernel_shape=[kernel, kernel],
-            strides=[stride, stride],
-            pads=[kernel // 2] * 4,
-            group=width,
-        )
 
     def convolution(
         self, x: str, name: str, channels: int, width: int, kernel: int, stride: int = 1
     ) -> str:
         """A convolution and its batch normalisation."""
-        builder = self.builder
-        shape = (width, channels, kernel, kernel)
-        weight = builder.weight(f"{name}/conv.weight", shape, channels * kernel**2, _RELU_GAIN)
-        y = builder.node(
-            "Conv",
-            [x, weight],
-            f"{name}/conv",
-            kernel_shape=[kernel, kernel],
-            strides=[stride, stride],
-            pads=[kernel // 2] * 4,
-        )
-        statistics = [
-            builder.spread(f"{name}/norm.scale", width, 0.5, 1.0),
-            builder.bias(f"{name}/norm.bias", width),
-            builder.bias(f"{name}/norm.mean", width),
-            builder.spread(f"{name}/norm.variance", width, 0.5, 2.0),
-        ]
-        return builder.node("BatchNormalization", [y, *statistics], f"{name}/norm", epsilon=1e-3)
+        y = self.builder.convolution(x, f"{name}/conv", channels, width, kernel, stride)
+        return self.builder.batch_norm(y, f"{name}/norm", width, epsilon=1e-3)
 
     def _pool(self, x: str, name: str, op: str, stride: int = 1) -> str:
         return self.builder.node(

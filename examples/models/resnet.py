@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import onnx
 
 from examples.models.builder import Builder
-
-_RELU_GAIN = math.sqrt(2)
 
 
 def resnet18(image: int = 224, batch: int = 1, classes: int = 1000) -> onnx.ModelProto:
@@ -73,25 +69,9 @@ def _convolution(
     kernel: int,
     stride: int,
 ) -> str:
-    """A convolution and its batch normalisation, whose statistics are far from (0, 1)."""
-    conv, norm = f"{name}/conv{suffix}", f"{name}/bn{suffix}"
-    shape = (width, channels, kernel, kernel)
-    weight = builder.weight(f"{conv}.weight", shape, channels * kernel * kernel, _RELU_GAIN)
-    x = builder.node(
-        "Conv",
-        [x, weight],
-        conv,
-        kernel_shape=[kernel, kernel],
-        strides=[stride, stride],
-        pads=[kernel // 2] * 4,
-    )
-    statistics = [
-        builder.spread(f"{norm}.weight", width, 0.5, 1.0),
-        builder.bias(f"{norm}.bias", width),
-        builder.bias(f"{norm}.running_mean", width),
-        builder.spread(f"{norm}.running_var", width, 0.5, 2.0),
-    ]
-    return builder.node("BatchNormalization", [x, *statistics], norm, epsilon=1e-5)
+    """A convolution and its batch normalisation."""
+    x = builder.convolution(x, f"{name}/conv{suffix}", channels, width, kernel, stride)
+    return builder.batch_norm(x, f"{name}/bn{suffix}", width)
 
 
 def _max_pool(builder: Builder, x: str) -> str:

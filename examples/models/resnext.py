@@ -5,13 +5,9 @@ The sixteen paths of a block are sixteen convolutions side by side, or one group
 
 from __future__ import annotations
 
-import math
-
 import onnx
 
 from examples.models.builder import Builder
-
-_RELU_GAIN = math.sqrt(2)
 
 
 def resnext29(
@@ -97,22 +93,5 @@ def _convolution(
     groups: int = 1,
 ) -> str:
     """A convolution with batch normalisation."""
-    shape = (width, channels // groups, kernel, kernel)
-    fan_in = channels // groups * kernel * kernel
-    weight = builder.weight(f"{name}/conv.weight", shape, fan_in, _RELU_GAIN)
-    x = builder.node(
-        "Conv",
-        [x, weight],
-        f"{name}/conv",
-        kernel_shape=[kernel, kernel],
-        strides=[stride, stride],
-        pads=[kernel // 2] * 4,
-        group=groups,
-    )
-    statistics = [
-        builder.spread(f"{name}/norm.scale", width, 0.5, 1.0),
-        builder.bias(f"{name}/norm.bias", width),
-        builder.bias(f"{name}/norm.mean", width),
-        builder.spread(f"{name}/norm.variance", width, 0.5, 2.0),
-    ]
-    return builder.node("BatchNormalization", [x, *statistics], f"{name}/norm", epsilon=1e-5)
+    x = builder.convolution(x, f"{name}/conv", channels, width, kernel, stride, groups=groups)
+    return builder.batch_norm(x, f"{name}/norm", width)
