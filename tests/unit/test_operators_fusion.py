@@ -243,7 +243,7 @@ def graph_cases() -> list[Case]:
             "d = Sign(x)\ne = Exp(d)\nf = Max(e, d)\nh = Sigmoid(f)",
             {"x": x, "i": np.arange(-4, 5, dtype=np.int8)},
             ("c", "h"),
-        ),
+        ).reference(),  # not every ONNX Runtime has Max of int8
         many(
             "powers of constants",
             "a = Neg(k)\ny = Sub(x, a)\nz = Neg(y)",

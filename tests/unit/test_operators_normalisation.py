@@ -47,7 +47,8 @@ def normalisation_cases() -> list[Case]:
         one("LayerNormalization", numbers(2, 65), numbers(65), axis=1),
         one("LayerNormalization", numbers(5), numbers(5), axis=0),
         one("LayerNormalization", constant, numbers(33), numbers(33, seed=1)),
-        one("LayerNormalization", numbers(3, 64) + 1000, numbers(64)),
+        # one pass over such numbers cancels, and older ONNX Runtimes make just one
+        one("LayerNormalization", numbers(3, 64) + 1000, numbers(64)).reference(),
         one("InstanceNormalization", x, *channel[:2]),
         one("InstanceNormalization", numbers(2, 3, 65), *map(Known, channel[:2]), epsilon=0.1),
         one("BatchNormalization", x, *channel, variance),

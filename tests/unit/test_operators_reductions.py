@@ -90,7 +90,8 @@ def pooling_cases() -> list[Case]:
     return [
         *cases,
         pool("MaxPool", x, kernel_shape=[2, 2], dilations=[3, 2], pads=[1, 0, 1, 1]),
-        pool("AveragePool", x, **padded, pads=[1, 0, 2, 1]),
+        # the last ONNX Runtime for Python 3.10 divides these by other counts
+        pool("AveragePool", x, **padded, pads=[1, 0, 2, 1]).reference(),
         pool("AveragePool", x, **padded, strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1),
         pool("AveragePool", x, **padded, auto_pad="SAME_UPPER"),
         *(one(op, numbers(2, 3, *rest)) for op in GLOBAL for rest in ((5,), (7, 9), (2, 3, 4))),
