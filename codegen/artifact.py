@@ -235,16 +235,17 @@ def _manifest(
     names: rendering.Names,
     options: dict[str, Any],
 ) -> dict[str, Any]:
-    graph, plan, device = program.graph, program.plan, program.device
+    graph, plan, target = program.graph, program.plan, program.target
+    kernels = rendering.kernels_of(plan)
     return {
         "format": FORMAT,
         "ramforge": VERSION,
         "model": graph.name,
         "options": options,
         "target": {
-            "name": device.target.name,
-            "architecture": device.target.architecture,
-            "veus": device.units,
+            "name": target.name,
+            "architecture": target.architecture,
+            "veus": max((launch.lanes for launch in plan.launches), default=target.sms),
         },
         "inputs": _port_rows(program, graph.inputs),
         "outputs": _port_rows(program, graph.outputs),
@@ -267,12 +268,16 @@ def _manifest(
             "roperators": len(program.operators),
             "rtasks": program.tasks,
             "waves": plan.waves,
+            "events": plan.events,
+            "waits": plan.waits,
+            "predicted_us": round(program.predicted_ns / 1e3, 3),
             "launches": [
                 {
-                    "lanes": len(launch.lanes),
-                    "threads": launch.threads,
-                    "blocks_per_sm": launch.blocks_per_sm,
-                    "arena_bytes": launch.arena_bytes,
+                    "kernel": f"rf_kernel_{kernels.index(launch.shape.blocks_per_sm)}",
+                    "lanes": launch.lanes,
+                    "threads": launch.shape.threads,
+                    "blocks_per_sm": launch.shape.blocks_per_sm,
+                    "arena_bytes": launch.shape.arena_bytes,
                 }
                 for launch in plan.launches
             ],

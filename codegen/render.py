@@ -13,11 +13,14 @@ from importlib import resources
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from ramforge.codegen import tables
 from ramforge.codegen.weights import Weights
+from ramforge.compiler.device import THREADS
 from ramforge.compiler.ir import Graph
 from ramforge.compiler.pipeline import Program
+from ramforge.compiler.plan import Kind, Plan
 from ramforge.compiler.rprogram import Body
 from ramforge.compiler.version import VERSION
 
@@ -67,7 +70,11 @@ def _context(program: Program, weights: Weights, names: Names) -> dict[str, Any]
     bodies = _bodies(program)
     numbers = {body["name"]: body["number"] for body in bodies}
     operands, operators = _operand_rows(program, numbers)
-    entries, launches = tables.table(program.plan, program.operators)
+    kernels = kernels_of(program.plan)
+    numbers_of_kernels = [
+        kernels.index(launch.shape.blocks_per_sm) for launch in program.plan.launches
+    ]
+    rows = tables.tables(program.plan, program.operators, numbers_of_kernels)
     families = [_kernel(name) for name in program.libraries]
     return {
         **_header(program, weights, names),
@@ -77,11 +84,29 @@ def _context(program: Program, weights: Weights, names: Names) -> dict[str, Any]
         "bodies": bodies,
         "operands": operands,
         "operators": operators,
-        "entries": entries or ["{RF_SIGNAL, 0, 0, 0, 0, 0},"],
-        "launches": launches or ["{0, 0, 1},"],
+        "entries": rows.entries or ["{RF_SIGNAL, 0, 0, 1, 0, 0, 0, 0},"],
+        "events": rows.events or ["{0, 1, 1},"],
+        "launches": rows.launches or ["{0, 0, 1, 0},"],
+        "kernels": kernels or [1],
+        "starts": _starts(program.plan, kernels),
         "lanes": _library("lanes.cuh"),
         "host": _host_parts(),
     }
+
+
+def kernels_of(plan: Plan) -> list[int]:
+    """The blocks on an SM of each kernel: launches that have the same share one."""
+    return list(dict.fromkeys(launch.shape.blocks_per_sm for launch in plan.launches))
+
+
+def _starts(plan: Plan, kernels: Sequence[int]) -> list[str]:
+    """What the host has to know to launch each kernel."""
+    rows = []
+    for launch in plan.launches:
+        kernel = kernels.index(launch.shape.blocks_per_sm)
+        numbers = f"{launch.lanes}, {launch.shape.arena_bytes}"
+        rows.append(f"{{(const void*)rf_kernel_{kernel}, {numbers}}},")
+    return rows or ["{(const void*)rf_kernel_0, 1, 0},"]
 
 
 def _host_parts() -> list[str]:
@@ -104,19 +129,19 @@ def _kernel(name: str) -> str:
 
 
 def _header(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
-    plan, device = program.plan, program.device
+    plan, target = program.plan, program.target
     tasks = sum(operator.tasks for operator in program.operators)
     kilobytes = program.memory.workspace_bytes / 1024
     return {
         "title": f"{names.source}: made by ramforge {VERSION}. Do not edit.",
         "model": tables.printable(program.graph.name),
-        "target": f"{device.target.name} ({device.target.description}): {device.units} vEUs, "
-        f"{device.target.sms} SMs x {device.blocks_per_sm}",
+        "target": f"{target.name} ({target.description}): {units_text(program)}",
         "schedule": ", ".join(
             [
                 f"{plan.policy}: {counted(len(program.operators), 'rOperator')}",
                 counted(tasks, "rTask"),
                 counted(plan.waves, "wave"),
+                counted(plan.events, "event"),
                 counted(len(plan.launches), "launch", "launches"),
             ]
         ),
@@ -124,12 +149,19 @@ def _header(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
         "inputs": [_port(program.graph, name) for name in program.graph.inputs] or ["none"],
         "outputs": [_port(program.graph, name) for name in program.graph.outputs],
         "weights": f"{names.weights} (sha256 {weights.digest[:16]}...)",
-        "architecture": "sm_90a" if device.target.is_host else device.target.architecture,
+        "architecture": "sm_90a" if target.is_host else target.architecture,
         "file": shlex.quote(names.source),
         "program": shlex.quote(names.stem),
         "run": shlex.quote(f"./{names.stem}"),
         "weights_file": shlex.quote(names.weights),
     }
+
+
+def units_text(program: Program) -> str:
+    """The vEUs of the launches: SMs times blocks."""
+    sms = program.target.sms
+    blocks = sorted({launch.shape.blocks_per_sm for launch in program.plan.launches}) or [1]
+    return " and ".join(f"{sms * n} vEUs, {sms} SMs x {n}" for n in blocks)
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -144,7 +176,8 @@ def _port(graph: Graph, name: str) -> str:
 
 def _constants(program: Program, weights: Weights, names: Names) -> list[str]:
     graph, plan = program.graph, program.plan
-    lanes = max((len(launch.lanes) for launch in plan.launches), default=1)
+    lanes = max((launch.lanes for launch in plan.launches), default=1)
+    arena = max((launch.shape.arena_bytes for launch in plan.launches), default=0)
     host_arena = max((op.variant.body.host_arena_bytes for op in program.operators), default=0)
     values: dict[str, int | str] = {
         "RF_MODEL": c_string(graph.name),
@@ -153,11 +186,10 @@ def _constants(program: Program, weights: Weights, names: Names) -> list[str]:
         "RF_INPUTS": len(graph.inputs),
         "RF_OUTPUTS": len(graph.outputs),
         "RF_SPACES": 2 + len(graph.inputs) + len(graph.outputs),
-        "RF_THREADS": program.device.threads,
+        "RF_THREADS": THREADS,
         "RF_LANES": lanes,
         "RF_LAUNCHES": max(1, len(plan.launches)),
-        "RF_BLOCKS_PER_SM": program.device.blocks_per_sm,
-        "RF_ARENA_BYTES": program.device.arena_bytes,
+        "RF_ARENA_BYTES": arena,
         "RF_HOST_ARENA_BYTES": f"{host_arena}ull",
         "RF_CONTROL_WORDS": CONTROL_HEADER_WORDS + plan.counters,
         "RF_WORKSPACE_BYTES": f"{program.memory.workspace_bytes}ull",
@@ -170,6 +202,8 @@ def _bodies(program: Program) -> list[dict[str, Any]]:
     """Distinct bodies in the order of first use, each with the ONNX nodes that it serves."""
     users: dict[str, list[str]] = {}
     found: dict[str, Body] = {}
+    kernels = _kernels_of_bodies(program)
+    everywhere = (1 << len(kernels_of(program.plan))) - 1
     for operator in program.operators:
         body = operator.variant.body
         found.setdefault(body.name, body)
@@ -181,10 +215,23 @@ def _bodies(program: Program) -> list[dict[str, Any]]:
             "summary": body.summary,
             "text": "\n".join(f"    {line}" if line else "" for line in body.text.splitlines()),
             "prefetch": body.prefetch,
+            "only": "" if kernels[name] == everywhere else hex(kernels[name]),
             "users": [line for user in users[name] for line in _wrapped(user)],
         }
         for number, (name, body) in enumerate(found.items())
     ]
+
+
+def _kernels_of_bodies(program: Program) -> dict[str, int]:
+    """A bit for each kernel that runs a body."""
+    kernels = kernels_of(program.plan)
+    found: dict[str, int] = {}
+    for launch in program.plan.launches:
+        bit = 1 << kernels.index(launch.shape.blocks_per_sm)
+        for what in np.unique(launch.rows.what[launch.rows.of_kind(Kind.RUN)]):
+            name = program.operators[what].variant.body.name
+            found[name] = found.get(name, 0) | bit
+    return found
 
 
 def _wrapped(text: str) -> list[str]:

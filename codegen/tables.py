@@ -1,87 +1,54 @@
-"""The schedule as rows of text: neighbouring lanes that do the same on neighbouring tasks are one
-row.
-"""
+"""The schedule as text: the rows of a plan, with the nodes they serve in a comment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ramforge.compiler.rprogram import Launch, Plan, Prefetch, ROperator, Run, Signal, Wait
+from ramforge.compiler.plan import Kind, Plan, Row
+from ramforge.compiler.rprogram import ROperator
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One rf_entry: ``lanes`` lanes from ``lane`` on."""
+class Tables:
+    """The rows of rf_entries, rf_events and rf_launches."""
 
-    rank: int
-    kind: str
-    lane: int
-    lanes: int
-    what: int
-    first: int
-    count: int
+    entries: list[str]
+    events: list[str]
+    launches: list[str]
 
 
-def _next_key(row: Row) -> tuple[int, str, int, int, int, int]:
-    """What the row of the next lane must look like to be the same row."""
-    return (row.rank, row.kind, row.what, row.count, row.lane + 1, row.first + row.count)
+def tables(plan: Plan, operators: Sequence[ROperator], kernels: Sequence[int]) -> Tables:
+    """``kernels`` says which kernel each launch starts.
 
-
-def _key(row: Row) -> tuple[int, str, int, int, int, int]:
-    return (row.rank, row.kind, row.what, row.count, row.lane, row.first)
-
-
-def rows(launch: Launch) -> list[Row]:
-    """The rows of a launch in topological order."""
-    single = sorted(_single_rows(launch), key=lambda row: (row.rank, row.lane))
-    starts = [
-        number
-        for number, row in enumerate(single)
-        if number == 0 or _next_key(single[number - 1]) != _key(row)
-    ]
-    bounds = pairwise([*starts, len(single)])
-    return [replace(single[start], lanes=end - start) for start, end in bounds]
-
-
-def _single_rows(launch: Launch) -> Iterator[Row]:
-    for lane, entries in enumerate(launch.lanes):
-        for entry in entries:
-            if isinstance(entry, Run | Prefetch):
-                kind = "RF_RUN" if isinstance(entry, Run) else "RF_PREFETCH"
-                yield Row(entry.rank, kind, lane, 1, entry.operator, entry.first, entry.count)
-            elif isinstance(entry, Wait):
-                yield Row(entry.rank, "RF_WAIT", lane, 1, entry.counter, entry.full, 0)
-            else:
-                assert isinstance(entry, Signal)
-                yield Row(entry.rank, "RF_SIGNAL", lane, 1, entry.counter, 0, 0)
-
-
-def table(plan: Plan, operators: Sequence[ROperator]) -> tuple[list[str], list[str]]:
-    """The texts of rf_entries and rf_launches, and the number of entries.
-
-    The launches of a run share one epoch, so each has counters of its own in the control block.
+    The launches of a run share one epoch, so each has events of its own in the control block.
     """
-    texts: list[str] = []
-    launches: list[str] = []
-    end = first_counter = 0
-    for launch in plan.launches:
-        found = rows(launch)
-        for row in found:
-            what = row.what + (first_counter if row.kind in ("RF_WAIT", "RF_SIGNAL") else 0)
-            numbers = f"{row.lane}, {row.lanes}, {what}, {row.first}, {row.count}"
-            texts.append(f"{{{row.kind}, {numbers}}},{_comment(row, operators)}")
-        launches.append(f"{{{end}, {end + len(found)}, {len(launch.lanes)}}},")
-        end += len(found)
-        first_counter += launch.counters
-    return texts, launches
+    found = Tables([], [], [])
+    event = counter = 0
+    for launch, kernel in zip(plan.launches, kernels, strict=True):
+        begin = len(found.entries)
+        for row in launch.rows:
+            what = row.what + (event if row.kind in (Kind.WAIT, Kind.SIGNAL) else 0)
+            numbers = (row.lane, row.lanes, row.per, what, row.first, row.units, row.step)
+            text = f"{{RF_{row.kind.name}, {', '.join(map(str, numbers))}}},"
+            found.entries.append(text + _comment(row, operators))
+        for size, group, groups in zip(
+            launch.events.size.tolist(),
+            launch.events.group.tolist(),
+            launch.events.groups.tolist(),
+            strict=True,
+        ):
+            found.events.append(f"{{{counter}, {size}, {group}}},")
+            counter += groups
+        event += len(launch.events)
+        found.launches.append(f"{{{begin}, {len(found.entries)}, {launch.lanes}, {kernel}}},")
+    return found
 
 
 def _comment(row: Row, operators: Sequence[ROperator]) -> str:
-    if row.kind == "RF_RUN":
+    if row.kind is Kind.RUN:
         name = printable(operators[row.what].name)
-        return f"  // {row.lanes * row.count} of {operators[row.what].tasks} tasks of {name}"
+        return f"  // {row.lanes * row.units} of {operators[row.what].tasks} tasks of {name}"
     return ""
 
 

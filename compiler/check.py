@@ -1,25 +1,31 @@
 """Proofs: that a graph is well formed, and that a Plan is safe whatever the vEUs' relative speed.
 
-``check_plan`` knows nothing of policies. It replays the lanes with vector clocks: entry A happens
-before entry B if B's lane has waited, directly or through others, for a signal that came after A.
-Then every read must come after its write, and whatever shares memory must be over before it is
-overwritten.
+``check_plan`` knows nothing of policies. It goes through the rows with vector clocks: entry A
+happens before entry B if B's lane has waited, directly or through others, for a signal that came
+after A. Then every read must come after its write, and whatever shares memory must be over before
+it is overwritten.
+
+Rows are gone through in their order, and a wait whose signals have not all come by then is refused.
+That is also the proof that no launch deadlocks, however few blocks run its lanes: a block that runs
+several of them goes by the rows too, so the first row that is not done can always be done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ramforge.compiler.device import VDevice
+from ramforge.compiler.clocks import Clock, Clocks
+from ramforge.compiler.device import RESERVED_BYTES, Target
 from ramforge.compiler.errors import RamforgeError
 from ramforge.compiler.expressions.regions import Boxes, Ints
 from ramforge.compiler.ir import Graph
-from ramforge.compiler.memory import WORKSPACE, Memory
-from ramforge.compiler.rprogram import Launch, Plan, ROperator, Run, Signal, Wait
+from ramforge.compiler.memory import WORKSPACE, Memory, neighbours
+from ramforge.compiler.plan import Kind, Launch, Plan, Row
+from ramforge.compiler.rprogram import ROperator
 
 
 class BrokenInvariant(RamforgeError):
@@ -70,202 +76,123 @@ def _require(condition: bool, where: str, message: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """All runs of one rOperator: where they stand, what they cover, what happened before them."""
+    """All runs of one rOperator, by task: where they stand and what they cover.
 
-    launch: Ints
+    Rows are counted over all launches, so that a clock says of earlier launches that they are over.
+    """
+
     lane: Ints
-    position: Ints
+    row: Ints
     first: Ints
     count: Ints
-    clock: Ints  # (runs, lanes): how many entries of each lane are over
-    latest: Ints  # (lanes): the last position on each lane, -1 where there is none
-    floor: Ints  # (lanes): what at least is over when any of them starts
 
-    def before(self, later: Runs) -> NDArray[np.bool_]:
-        """A matrix (runs of self, runs of later): whether the one is over when the other starts."""
-        waited = self.position[:, None] < later.clock[:, self.lane].T
-        same_launch = self.launch[:, None] == later.launch[None, :]
-        return np.where(same_launch, waited, self.launch[:, None] < later.launch[None, :])
-
-    def all_before(self, later: Runs) -> bool:
-        if self.launch.max() < later.launch.min():
-            return True
-        if self.launch.min() == later.launch.max():  # one launch, by its extremes
-            return bool((self.latest < later.floor).all())
-        return bool(self.before(later).all())
+    def unfinished(self, clock: Clock) -> NDArray[np.bool_]:
+        """A matrix (clocks, runs): whether a run may not be over yet for who has this clock."""
+        return np.asarray(clock[:, self.lane] <= self.row)
 
 
 def check_plan(
     operators: Sequence[ROperator],
     plan: Plan,
-    device: VDevice,
+    target: Target,
     memory: Memory,
     graph: Graph,
 ) -> None:
     """Raise ``BrokenInvariant`` unless the plan is complete, free of deadlock and free of races."""
     for number, launch in enumerate(plan.launches):
-        _check_residency(number, launch, device)
-        _check_entries(number, launch, operators)
-    runs = _replay(operators, plan)
+        _check_residency(number, launch, target)
+        _check_rows(number, launch, operators)
+        _check_signals(number, launch)
+    runs = _runs(operators, plan)
     _check_every_task_once(operators, runs)
-    _check_reads(operators, runs)
     _check_places(operators, memory, graph)
-    _check_reuse(operators, runs, _starts(plan, len(operators)), memory, graph)
+    _Replay(operators, plan, runs, memory, graph).check()
 
 
-def _check_residency(number: int, launch: Launch, device: VDevice) -> None:
-    where = f"launch {number}"
+def _check_residency(number: int, launch: Launch, target: Target) -> None:
+    where, shape = f"launch {number}", launch.shape
     _require(
-        len(launch.lanes) <= device.target.sms * launch.blocks_per_sm,
+        launch.lanes <= target.sms * shape.blocks_per_sm,
         where,
-        f"{len(launch.lanes)} lanes cannot all be resident on {device.target.name}",
+        f"{launch.lanes} lanes cannot all be resident on {target.name}",
     )
-    if device.target.is_host:
+    if target.is_host:
         return
-    shared = launch.blocks_per_sm * (launch.arena_bytes + 1024)
-    fits = shared <= device.target.shared_bytes_per_sm
-    threads = launch.blocks_per_sm * launch.threads <= device.target.threads_per_sm
+    shared = shape.blocks_per_sm * (shape.arena_bytes + RESERVED_BYTES)
+    fits = shared <= target.shared_bytes_per_sm
+    threads = shape.blocks_per_sm * shape.threads <= target.threads_per_sm
     _require(fits and threads, where, "the blocks of one SM do not fit on it")
 
 
-def _check_entries(number: int, launch: Launch, operators: Sequence[ROperator]) -> None:
-    """The text lists entries by rank, and a block may run several lanes: ranks must keep the order
-    of each lane and put every signal before the waits for it. Then no merge of lanes can deadlock.
-    """
-    where = f"launch {number}"
-    signalled = dict.fromkeys(range(launch.counters), -1)
-    awaited: dict[int, int] = {}
-    for lane_id, lane in enumerate(launch.lanes):
-        rank = 0
-        for entry in lane:
-            _require(entry.rank >= rank, where, f"the ranks of lane {lane_id} go back")
-            rank = entry.rank
-            if isinstance(entry, Wait | Signal):
-                known = entry.counter in signalled
-                _require(known, where, f"there is no counter {entry.counter}")
-                if isinstance(entry, Signal):
-                    signalled[entry.counter] = max(signalled[entry.counter], rank)
-                else:
-                    awaited[entry.counter] = min(awaited.get(entry.counter, rank), rank)
-            else:
-                known = 0 <= entry.operator < len(operators)
-                _require(known, where, f"there is no rOperator {entry.operator}")
-                arena = operators[entry.operator].variant.body.arena_bytes
-                _require(arena <= launch.arena_bytes, where, "an rTask needs a larger arena")
-    late = [counter for counter, rank in awaited.items() if signalled[counter] >= rank]
-    _require(not late, where, f"counters {late[:8]} are awaited before their last signal by rank")
+def _check_rows(number: int, launch: Launch, operators: Sequence[ROperator]) -> None:
+    """Every row speaks of lanes, rOperators and events that there are."""
+    where, rows, events = f"launch {number}", launch.rows, launch.events
+    _require(bool((events.group > 0).all()), where, "a group of an event is empty")
+    inside = (rows.lane >= 0) & (rows.lanes > 0) & (rows.lane + rows.lanes <= launch.lanes)
+    _require(bool(inside.all()), where, "a row is not inside the lanes")
+    plain = (rows.per > 0) & (rows.units > 0)
+    _require(bool(plain.all()), where, "a row counts nothing")
+    for kind in Kind:
+        own = rows.of_kind(kind)
+        is_event = kind in (Kind.WAIT, Kind.SIGNAL)
+        known = len(events) if is_event else len(operators)
+        wrong = rows.what[own][(rows.what[own] < 0) | (rows.what[own] >= known)]
+        name = "event" if is_event else "rOperator"
+        _require(not len(wrong), where, f"there is no {name} {wrong[:1].tolist()}")
+        entries = rows.spread(own)
+        if is_event:
+            limit = events.groups * events.group if kind is Kind.WAIT else events.size
+        else:
+            limit = np.array([operator.tasks for operator in operators], dtype=np.int64)
+        within = (entries.first >= 0) & (entries.first + entries.units <= limit[entries.what])
+        _require(bool(within.all()), where, f"a {kind.name} goes beyond what there is")
+    for what in np.unique(rows.what[rows.of_kind(Kind.RUN)]):
+        arena = operators[what].variant.body.arena_bytes
+        _require(arena <= launch.shape.arena_bytes, where, "an rTask needs a larger arena")
 
 
-def _replay(operators: Sequence[ROperator], plan: Plan) -> list[Runs]:
-    """Run all lanes as far as they go; the clocks of every run."""
-    found: list[list[tuple[int, int, int, int, int, Ints]]] = [[] for _ in operators]
-    lanes = max(len(launch.lanes) for launch in plan.launches) if plan.launches else 1
-    for number, launch in enumerate(plan.launches):
-        _replay_launch(number, launch, lanes, found)
-    return [_as_runs(rows, lanes) for rows in found]
+def _check_signals(number: int, launch: Launch) -> None:
+    """Every unit of every event is signalled exactly once: so full means all of them."""
+    events = launch.events
+    start = np.cumsum(events.size + 1) - events.size - 1
+    entries = launch.rows.spread(launch.rows.of_kind(Kind.SIGNAL))
+    change = np.zeros(int((events.size + 1).sum()), dtype=np.int64)
+    np.add.at(change, start[entries.what] + entries.first, 1)
+    np.add.at(change, start[entries.what] + entries.first + entries.units, -1)
+    said = np.cumsum(change)
+    said[start + events.size] = 1  # between two events
+    wrong = np.flatnonzero(said != 1)
+    event = np.searchsorted(start, wrong[:1], side="right") - 1
+    _require(not len(wrong), f"launch {number}", f"event {event.tolist()} has a unit that is not "
+             "signalled exactly once")  # fmt: skip
 
 
-def _replay_launch(
-    number: int,
-    launch: Launch,
-    lanes: int,
-    found: list[list[tuple[int, int, int, int, int, Ints]]],
-) -> None:
-    full = np.zeros(launch.counters, dtype=np.int64)
-    for lane in launch.lanes:
-        for entry in lane:
-            if isinstance(entry, Signal):
-                full[entry.counter] += 1
-    done = np.zeros(launch.counters, dtype=np.int64)
-    published = np.zeros((launch.counters, lanes), dtype=np.int64)
-    clocks = np.zeros((len(launch.lanes), lanes), dtype=np.int64)
-    positions = [0] * len(launch.lanes)
-    waiting = set(range(len(launch.lanes)))
-    while waiting:
-        moved = False
-        for lane_id in sorted(waiting):
-            entries = launch.lanes[lane_id]
-            clock = clocks[lane_id]
-            while positions[lane_id] < len(entries):
-                entry = entries[positions[lane_id]]
-                if isinstance(entry, Wait):
-                    whole = entry.full == full[entry.counter]
-                    _require(whole, f"launch {number}", f"counter {entry.counter} is awaited "
-                             f"at {entry.full} of {full[entry.counter]} signals")  # fmt: skip
-                    if done[entry.counter] < entry.full:
-                        break
-                    np.maximum(clock, published[entry.counter], out=clock)
-                elif isinstance(entry, Run):
-                    row = (number, lane_id, positions[lane_id], entry.first, entry.count)
-                    found[entry.operator].append((*row, clock.copy()))
-                positions[lane_id] += 1
-                clock[lane_id] = positions[lane_id]
-                if isinstance(entry, Signal):
-                    done[entry.counter] += 1
-                    np.maximum(published[entry.counter], clock, out=published[entry.counter])
-                moved = True
-            if positions[lane_id] == len(entries):
-                waiting.discard(lane_id)
-        _require(
-            moved or not waiting, f"launch {number}", f"lanes {sorted(waiting)[:8]} wait for ever"
-        )
-
-
-def _as_runs(rows: list[tuple[int, int, int, int, int, Ints]], lanes: int) -> Runs:
-    table = np.array([row[:5] for row in rows], dtype=np.int64).reshape(len(rows), 5)
-    clocks = np.array([row[5] for row in rows], dtype=np.int64).reshape(len(rows), lanes)
-    latest = np.full(lanes, -1, dtype=np.int64)
-    np.maximum.at(latest, table[:, 1], table[:, 2])
-    floor = clocks.min(axis=0) if rows else np.zeros(lanes, dtype=np.int64)
-    launch, lane, position, first, count = table.T
-    return Runs(launch, lane, position, first, count, clocks, latest, floor)
+def _runs(operators: Sequence[ROperator], plan: Plan) -> list[Runs]:
+    """The runs of each rOperator, in the order of their tasks."""
+    parts, offset = [], 0
+    for launch in plan.launches:
+        entries = launch.rows.spread(launch.rows.of_kind(Kind.RUN))
+        parts.append((entries.what, entries.lane, entries.row + offset, entries.first,
+                      entries.units))  # fmt: skip
+        offset += len(launch.rows)
+    what, *columns = (
+        np.concatenate([part[i] for part in parts] or [np.zeros(0, np.int64)]) for i in range(5)
+    )
+    columns = columns or [what] * 4
+    order = np.lexsort((columns[2], what))
+    cuts = np.searchsorted(what[order], np.arange(len(operators) + 1))
+    ordered = [column[order] for column in columns]
+    return [
+        Runs(*(column[cuts[n] : cuts[n + 1]] for column in ordered)) for n in range(len(operators))
+    ]
 
 
 def _check_every_task_once(operators: Sequence[ROperator], runs: Sequence[Runs]) -> None:
     for operator, own in zip(operators, runs, strict=True):
-        seen = np.zeros(operator.tasks + 1, dtype=np.int64)
-        inside = (own.first >= 0) & (own.count > 0) & (own.first + own.count <= operator.tasks)
-        _require(bool(inside.all()), "scheduling", f"{operator.name!r} runs tasks it does not have")
-        np.add.at(seen, own.first, 1)
-        np.add.at(seen, own.first + own.count, -1)
-        once = bool((np.cumsum(seen)[:-1] == 1).all())
+        ends = own.first + own.count
+        once = len(own.first) > 0 and own.first[0] == 0 and ends[-1] == operator.tasks
+        once = once and bool((own.first[1:] == ends[:-1]).all())
         _require(once, "scheduling", f"{operator.name!r} does not run every task once")
-
-
-def _check_reads(operators: Sequence[ROperator], runs: Sequence[Runs]) -> None:
-    writer: dict[str, int] = {}
-    for number, operator in enumerate(operators):
-        for name, boxes in operator.variant.reads.items():
-            if name not in writer:
-                continue
-            source = writer[name]
-            made = operators[source].variant.writes[name]
-            if runs[source].all_before(runs[number]):
-                continue
-            touching = _overlap(_per_run(made, runs[source]), _per_run(boxes, runs[number]))
-            safe = runs[source].before(runs[number]) | ~touching
-            _require(
-                bool(safe.all()),
-                "scheduling",
-                f"{operator.name!r} may read {name!r} before {operators[source].name!r} wrote it",
-            )
-        for name in operator.variant.writes:
-            writer[name] = number
-
-
-def _per_run(boxes: Boxes, runs: Runs) -> Boxes:
-    """The box around all tasks of each run."""
-    order = np.argsort(runs.first)
-    cuts = runs.first[order]
-    start = np.minimum.reduceat(boxes.start, cuts, axis=0)
-    stop = np.maximum.reduceat(boxes.stop, cuts, axis=0)
-    back = np.argsort(order)
-    return Boxes(start[back], stop[back])
-
-
-def _overlap(a: Boxes, b: Boxes) -> NDArray[np.bool_]:
-    meet = (a.start[:, None, :] < b.stop[None, :, :]) & (b.start[None, :, :] < a.stop[:, None, :])
-    return np.asarray(meet.all(axis=2))
 
 
 def _check_places(operators: Sequence[ROperator], memory: Memory, graph: Graph) -> None:
@@ -287,51 +214,183 @@ def _check_places(operators: Sequence[ROperator], memory: Memory, graph: Graph) 
                 )
 
 
-def _starts(plan: Plan, operators: int) -> list[tuple[int, int]]:
-    """(launch, rank) at which each rOperator begins."""
-    starts = [(len(plan.launches), 0)] * operators
-    for number, launch in enumerate(plan.launches):
-        for lane in launch.lanes:
-            for entry in lane:
-                if isinstance(entry, Run):
-                    starts[entry.operator] = min(starts[entry.operator], (number, entry.rank))
-    return starts
+class _Replay:
+    """Goes through all rows once, and looks at each rOperator when its last run begins."""
+
+    def __init__(
+        self,
+        operators: Sequence[ROperator],
+        plan: Plan,
+        runs: Sequence[Runs],
+        memory: Memory,
+        graph: Graph,
+    ) -> None:
+        self._operators = operators
+        self._plan = plan
+        self._runs = runs
+        self._lanes = max((launch.lanes for launch in plan.launches), default=1)
+        # of each rOperator and lane the last row in which it runs there, -1 where it does not
+        self._last = np.full((len(operators), self._lanes), -1, dtype=np.int32)
+        for number, own in enumerate(runs):
+            np.maximum.at(self._last[number], own.lane, own.row.astype(np.int32))
+        self._writer: dict[str, int] = {}
+        for number, operator in enumerate(operators):
+            for name in operator.variant.writes:
+                self._writer.setdefault(name, number)
+        self._made: dict[str, Boxes] = {}  # what each run of the writer writes
+        self._reused = self._reuse(memory, graph)
+
+    def check(self) -> None:
+        left = np.array([len(np.unique(own.row)) for own in self._runs])
+        clocks: dict[int, list[tuple[int, Clock]]] = {}
+        offset = 0
+        for number, launch in enumerate(self._plan.launches):
+            state = _LaunchState(number, launch, self._lanes, offset)
+            for at, row in enumerate(launch.rows):
+                if row.kind is Kind.RUN:
+                    seen = state.clocks.over[row.lane : row.lane + row.lanes]
+                    clocks.setdefault(row.what, []).append((row.lane, seen.copy()))
+                    left[row.what] -= 1
+                    if not left[row.what]:
+                        self._look_at(row.what, clocks.pop(row.what))
+                state.do(at, row)
+            offset += len(launch.rows)
+
+    def _look_at(self, number: int, seen: list[tuple[int, Clock]]) -> None:
+        """``seen`` has for each row of runs its first lane and the clocks with which they begin."""
+        clock = self._in_order(number, seen)
+        floor = clock.min(axis=0)  # what is over for all of its runs
+        for name, boxes in self._operators[number].variant.reads.items():
+            source = self._writer.get(name)
+            if source is not None and not (floor > self._last[source]).all():
+                self._check_read(number, name, boxes, clock)
+        for first, second in self._reused.get(number, ()):
+            users = self._last[list(self._users[first])].max(axis=0)
+            safe = bool((floor > users).all())
+            _require(safe, "planning memory", f"{first!r} and {second!r} share memory in use")
+
+    def _in_order(self, number: int, seen: list[tuple[int, Clock]]) -> Clock:
+        """The clocks of the runs of an rOperator, in the order of ``_runs``."""
+        if len(seen) == 1:
+            own = self._runs[number]
+            return np.asarray(seen[0][1][own.lane - seen[0][0]])
+        rows = np.unique(self._runs[number].row)
+        table = np.empty((len(self._runs[number].lane), self._lanes), dtype=np.int32)
+        for row, (lane, clock) in zip(rows, seen, strict=True):
+            own_row = np.flatnonzero(self._runs[number].row == row)
+            table[own_row] = clock[self._runs[number].lane[own_row] - lane]
+        return table
+
+    def _check_read(self, number: int, name: str, boxes: Boxes, clock: Clock) -> None:
+        source = self._writer[name]
+        own, other = self._runs[number], self._runs[source]
+        written = self._operators[source].variant.writes[name]
+        if name not in self._made:
+            self._made[name] = _around(written, other)
+        doubtful = other.unfinished(clock)
+        _meeting(doubtful, _around(boxes, own), self._made[name])
+        for run, behind in zip(*np.nonzero(doubtful), strict=True):
+            # the boxes around whole runs meet; whether those of single tasks do decides
+            mine, others = _tasks(boxes, own, int(run)), _tasks(written, other, int(behind))
+            meets = np.ones((mine.tasks, others.tasks), dtype=np.bool_)
+            _meeting(meets, mine, others)
+            _require(
+                not meets.any(),
+                "scheduling",
+                f"{self._operators[number].name!r} may read {name!r} before "
+                f"{self._operators[source].name!r} wrote it",
+            )
+
+    def _reuse(self, memory: Memory, graph: Graph) -> dict[int, list[tuple[str, str]]]:
+        """For each rOperator the pairs of tensors of which it writes the second where the first
+        lay.
+        """
+        self._users: dict[str, list[int]] = {}
+        for number, operator in enumerate(self._operators):
+            for name in operator.variant.operands:
+                if memory.places[name].space == WORKSPACE:
+                    self._users.setdefault(name, []).append(number)
+        begins = [int(own.row.min()) for own in self._runs]
+        order = sorted(self._users, key=lambda name: begins[self._writer[name]])
+        sizes = {name: graph.tensor(name).nbytes for name in order}
+        found: dict[int, list[tuple[str, str]]] = {}
+        for first, second in neighbours(order, memory.places, sizes):
+            found.setdefault(self._writer[second], []).append((first, second))
+        return found
 
 
-def _check_reuse(
-    operators: Sequence[ROperator],
-    runs: Sequence[Runs],
-    starts: Sequence[tuple[int, int]],
-    memory: Memory,
-    graph: Graph,
-) -> None:
-    """Of two tensors that share bytes, all uses of the one come before the other is written.
+class _LaunchState:
+    """The clocks of one launch, and how many units of each counter have been signalled."""
 
-    In each piece of memory the tensors are taken in the order in which they begin, and only
-    neighbours are compared: a tensor's writer is one of its users, so the rest follows.
-    """
-    users: dict[str, list[int]] = {}
-    writers: dict[str, int] = {}
-    for number, operator in enumerate(operators):
-        for name in operator.variant.operands:
-            if memory.places[name].space == WORKSPACE:
-                users.setdefault(name, []).append(number)
-        for name in operator.variant.writes:
-            writers.setdefault(name, number)
-    order = sorted(users, key=lambda name: starts[writers[name]])
-    for first, second in _neighbours(order, memory, graph):
-        safe = all(runs[user].all_before(runs[writers[second]]) for user in users[first])
-        _require(safe, "planning memory", f"{first!r} and {second!r} share memory in use")
+    def __init__(self, number: int, launch: Launch, lanes: int, offset: int) -> None:
+        self._where = f"launch {number}"
+        self._group = launch.events.group.tolist()
+        self._size = launch.events.size.tolist()
+        self._groups = launch.events.groups.tolist()
+        self._offset = offset
+        self.clocks = Clocks(lanes, offset)
+        self._missing: dict[int, Ints] = {}
+        waits = launch.rows.of_kind(Kind.WAIT)
+        self._last_wait = dict(zip(launch.rows.what[waits].tolist(), waits.tolist(), strict=True))
+
+    def do(self, at: int, row: Row) -> None:
+        if row.kind is Kind.WAIT:
+            self._wait(at, row)
+        elif row.kind is Kind.SIGNAL:
+            self._signal(row)
+        self.clocks.pass_row(at + self._offset, row)
+
+    def _signal(self, row: Row) -> None:
+        event = row.what
+        if event not in self._last_wait:
+            return
+        group, size = self._group[event], self._size[event]
+        if event not in self._missing:
+            ends = np.minimum(np.arange(1, self._groups[event] + 1) * group, size)
+            self._missing[event] = np.diff(ends, prepend=0)
+        first = row.firsts()
+        missing = self._missing[event]
+        low, high = first // group, (first + row.units - 1) // group
+        for place in range(int((high - low).max()) + 1):
+            counter = low + place
+            own = np.minimum(first + row.units, (counter + 1) * group)
+            own = own - np.maximum(first, counter * group)
+            some = own > 0
+            np.subtract.at(missing, counter[some], own[some])
+        self.clocks.signal(event, self._groups[event], group, row)
+
+    def _wait(self, at: int, row: Row) -> None:
+        event = row.what
+        first = row.firsts()
+        group = self._group[event]
+        late = True
+        if event in self._missing:
+            low, high = first // group, (first + row.units - 1) // group + 1
+            open_ = np.concatenate([[0], np.cumsum(self._missing[event] > 0)])
+            late = bool((open_[high] > open_[low]).any())
+        _require(not late, self._where, f"event {event} is awaited before its last signal")
+        self.clocks.wait(event, group, row)
+        if self._last_wait[event] == at:
+            self.clocks.forget(event)
 
 
-def _neighbours(order: Sequence[str], memory: Memory, graph: Graph) -> Iterator[tuple[str, str]]:
-    """Pairs of tensors of which the second is the next one to take some byte of the first."""
-    spans = [(memory.places[name].offset, graph.tensor(name).nbytes) for name in order]
-    cuts = np.unique([edge for start, size in spans for edge in (start, start + size)])
-    last = np.full(max(len(cuts), 1), -1, dtype=np.int64)
-    for number, (start, size) in enumerate(spans):
-        pieces = slice(*np.searchsorted(cuts, (start, start + size)))
-        for before in np.unique(last[pieces]):
-            if before >= 0:
-                yield order[before], order[number]
-        last[pieces] = number
+def _around(boxes: Boxes, runs: Runs) -> Boxes:
+    """The box around all tasks of each run."""
+    if len(runs.first) == boxes.tasks:
+        return boxes
+    start = np.minimum.reduceat(boxes.start, runs.first, axis=0)
+    return Boxes(start, np.maximum.reduceat(boxes.stop, runs.first, axis=0))
+
+
+def _tasks(boxes: Boxes, runs: Runs, run: int) -> Boxes:
+    own = slice(int(runs.first[run]), int(runs.first[run] + runs.count[run]))
+    return Boxes(boxes.start[own], boxes.stop[own])
+
+
+def _meeting(pairs: NDArray[np.bool_], a: Boxes, b: Boxes) -> None:
+    """Of the pairs (a, b) keep those that have a cell in common."""
+    for axis in range(a.start.shape[1]):
+        pairs &= a.start[:, axis, None] < b.stop[:, axis]
+        pairs &= b.start[:, axis] < a.stop[:, axis, None]
+    # nothing meets an empty box, whatever lies around it
+    pairs &= np.all(a.start < a.stop, axis=1, keepdims=True) & np.all(b.start < b.stop, axis=1)

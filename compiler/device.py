@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 
 from ramforge.compiler.errors import OptionError
+from ramforge.compiler.plan import Shape
 
 DEFAULT_TARGET = "h200"
 HOST = "host"
@@ -35,11 +36,14 @@ class Target:
     threads_per_sm: int
     clock_mhz: int
     memory_gb_per_s: float
+    l2_gb_per_s: float
     l2_bytes: int
     fp32_flops_per_cycle_per_sm: int
     launch_ns: int
     barrier_ns: int
     event_ns: int
+    poll_ns: int
+    task_ns: int
     aliases: tuple[str, ...] = ()
 
     @property
@@ -71,16 +75,44 @@ class VDevice:
         return self.target.sms * self.blocks_per_sm
 
     @property
+    def shape(self) -> Shape:
+        return Shape(self.threads, self.blocks_per_sm, self.arena_bytes)
+
+    @property
+    def register_cap(self) -> int:
+        """What a thread may have so that all blocks of an SM are resident at once."""
+        return min(
+            255, self.target.registers_per_sm // (self.threads * self.blocks_per_sm) // 8 * 8
+        )
+
+    def holds(self, arena_bytes: int, registers: int) -> bool:
+        """Whether a body that wants this much can run here."""
+        if self.target.is_host:
+            return True
+        return arena_bytes <= self.arena_bytes and registers <= self.register_cap
+
+    @property
     def veus(self) -> tuple[VEU, ...]:
         return tuple(VEU(unit, unit % self.target.sms) for unit in range(self.units))
 
 
-def vdevice(target: Target, arena_bytes: int) -> VDevice:
-    """The configuration for bodies that want this much arena: two blocks an SM where they fit."""
+# Blocks of one SM that a launch may ask for.
+BLOCKS_PER_SM = (1, 2, 4)
+# Shared memory that the system keeps of each block.
+RESERVED_BYTES = 1024
+
+
+def vdevices(target: Target) -> tuple[VDevice, ...]:
+    """Every launch configuration, each with the largest arena that it leaves to a block."""
     if target.is_host:
-        return VDevice(target, THREADS, 1, arena_bytes)
-    blocks = 2 if 2 * (arena_bytes + 1024) <= target.shared_bytes_per_sm else 1
-    return VDevice(target, THREADS, blocks, arena_bytes)
+        return (VDevice(target, THREADS, 1, target.shared_bytes_per_block),)
+    found = []
+    for blocks in BLOCKS_PER_SM:
+        if blocks * THREADS <= target.threads_per_sm:
+            arena = target.shared_bytes_per_sm // blocks - RESERVED_BYTES
+            arena = min(arena, target.shared_bytes_per_block) // 128 * 128
+            found.append(VDevice(target, THREADS, blocks, arena))
+    return tuple(found)
 
 
 @cache

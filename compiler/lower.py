@@ -1,6 +1,4 @@
-"""From graph to rOperators: for each node the family that fits, its variants, and the one that is
-chosen.
-"""
+"""From graph to rOperators: for each node the family that fits and the variants that it offers."""
 
 from __future__ import annotations
 
@@ -9,10 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ramforge.compiler import registry
-from ramforge.compiler.cost import CostModel
-from ramforge.compiler.cost.analytic import AnalyticCost, alone_ns
-from ramforge.compiler.device import Target, VDevice, vdevice
-from ramforge.compiler.errors import CompileError
+from ramforge.compiler.device import Target
 from ramforge.compiler.expressions.placed import place
 from ramforge.compiler.expressions.regions import Boxes
 from ramforge.compiler.ir import Array, Graph, Node
@@ -21,37 +16,48 @@ from ramforge.compiler.rprogram import Candidate, Design, ROperator, Variant
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lowered:
-    """The rOperators of a graph in topological order, and the device they are meant for."""
+    """The nodes of a graph that compute something, in topological order, and for each the
+    candidates to choose from.
+    """
 
-    operators: tuple[ROperator, ...]
-    device: VDevice
+    graph: Graph
+    nodes: tuple[Node, ...]
+    candidates: tuple[tuple[Candidate, ...], ...]
     libraries: tuple[str, ...]
 
+    def realise(self, options: tuple[int, ...]) -> tuple[ROperator, ...]:
+        """The rOperators, if each node takes the candidate of this number."""
+        return tuple(
+            ROperator(
+                node.name,
+                node.op,
+                node.origin,
+                _named(candidates[option].make(), node, self.graph),
+            )
+            for node, candidates, option in zip(self.nodes, self.candidates, options, strict=True)
+        )
 
-Choose = Callable[[tuple[Candidate, ...], Target], Candidate]
+
+Offer = Callable[[tuple[Candidate, ...]], tuple[Candidate, ...]]
 
 
-@functools.lru_cache(maxsize=8192)
-def fastest(candidates: tuple[Candidate, ...], target: Target) -> Candidate:
-    """The candidate that is predicted to take the least time alone on the device."""
-    cost = AnalyticCost()
-    return min(candidates, key=lambda candidate: _time(candidate, target, cost))
+def all_of_them(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    return candidates
 
 
-def lower(graph: Graph, target: Target, choose: Choose = fastest) -> Lowered:
-    operators: list[ROperator] = []
-    libraries: list[str] = []
+def lower(graph: Graph, target: Target, offer: Offer = all_of_them) -> Lowered:
+    """``offer`` may leave out some of the candidates of a node."""
+    nodes: list[Node] = []
+    candidates: list[tuple[Candidate, ...]] = []
+    libraries: set[str] = set()
     for node in graph.nodes:
         if graph.tensor(node.outputs[0]).size == 0:
             continue  # nothing to compute
         placed = place(node, graph)
-        design = choose(registry.candidates_of(placed, target), target).make()
-        operators.append(ROperator(node.name, node.op, node.origin, _named(design, node, graph)))
-        family = registry.family_of(placed)
-        if family.library and family.library not in libraries:
-            libraries.append(family.library)
-    device = vdevice(target, _largest_arena(operators, target))
-    return Lowered(tuple(operators), device, tuple(sorted(libraries)))
+        nodes.append(node)
+        candidates.append(offer(registry.candidates_of(placed, target)))
+        libraries.add(registry.family_of(placed).library)
+    return Lowered(graph, tuple(nodes), tuple(candidates), tuple(sorted(libraries - {""})))
 
 
 def _named(design: Design, node: Node, graph: Graph) -> Variant:
@@ -72,18 +78,3 @@ def _named(design: Design, node: Node, graph: Graph) -> Variant:
     return Variant(
         design.body, design.tasks, (*operands, output), reads, writes, design.cost, packed
     )
-
-
-def _time(candidate: Candidate, target: Target, cost: CostModel) -> float:
-    return alone_ns(cost, candidate, vdevice(target, candidate.arena_bytes))
-
-
-def _largest_arena(operators: list[ROperator], target: Target) -> int:
-    largest = max((op.variant.body.arena_bytes for op in operators), default=0)
-    if not target.is_host and largest > target.shared_bytes_per_block:
-        worst = max(operators, key=lambda op: op.variant.body.arena_bytes)
-        raise CompileError(
-            f"{worst.name!r} needs {largest} bytes of shared memory a block, {target.name} has "
-            f"{target.shared_bytes_per_block}\n    fix: choose a larger --target"
-        )
-    return -(-largest // 128) * 128

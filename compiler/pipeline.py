@@ -16,24 +16,30 @@ pointwise into their
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ramforge.compiler import dump, printer
 from ramforge.compiler.check import check_graph, check_plan
-from ramforge.compiler.device import Target, VDevice
+from ramforge.compiler.cost import CostModel
+from ramforge.compiler.cost.analytic import AnalyticCost
+from ramforge.compiler.device import Target
 from ramforge.compiler.ir import Array, Graph
-from ramforge.compiler.lower import Choose, fastest, lower
-from ramforge.compiler.memory import Memory, plan_memory
+from ramforge.compiler.lower import Lowered, Offer, all_of_them, lower
+from ramforge.compiler.memory import Memory
 from ramforge.compiler.passes.assign_layouts import assign_layouts
 from ramforge.compiler.passes.drop_dead import drop_dead
 from ramforge.compiler.passes.express import express
 from ramforge.compiler.passes.fold_batch_norm import fold_batch_norm
 from ramforge.compiler.passes.fold_constants import fold_constants
 from ramforge.compiler.passes.fuse import absorb_finishes, inline_maps
-from ramforge.compiler.rprogram import Plan, ROperator
-from ramforge.compiler.schedule import DEFAULT_POLICY, find_policy
+from ramforge.compiler.plan import Plan
+from ramforge.compiler.rprogram import ROperator
+from ramforge.compiler.schedule import DEFAULT_SCHEDULE, find_policies
+from ramforge.compiler.schedule.search import Search
+from ramforge.compiler.schedule.selection import Rule
+from ramforge.compiler.schedule.simulate import Timeline
 
 log = logging.getLogger("ramforge")
 
@@ -64,13 +70,18 @@ class Program:
     operators: tuple[ROperator, ...]
     plan: Plan
     memory: Memory
-    device: VDevice
+    target: Target
     libraries: tuple[str, ...]
     weights: Mapping[str, Array]
+    timeline: Timeline
 
     @property
     def tasks(self) -> int:
         return sum(operator.tasks for operator in self.operators)
+
+    @property
+    def predicted_ns(self) -> float:
+        return self.timeline.makespan_ns
 
 
 def optimise(graph: Graph) -> Graph:
@@ -85,35 +96,74 @@ def optimise(graph: Graph) -> Graph:
 
 
 def compile_graph(
-    graph: Graph, target: Target, policy: str = DEFAULT_POLICY, choose: Choose = fastest
+    graph: Graph,
+    target: Target,
+    schedule: str = DEFAULT_SCHEDULE,
+    *,
+    cost: CostModel | None = None,
+    rule: Rule = Rule.SELECTED,
+    offer: Offer = all_of_them,
 ) -> Program:
-    """From an imported graph to a checked program; ``choose`` picks each node's variant."""
-    schedule = find_policy(policy)
+    """From an imported graph to a checked program.
+
+    ``rule`` says how variants are chosen, ``offer`` which of them there are.
+    """
+    policies = find_policies(schedule)
     graph = optimise(graph)
     log.debug("%d nodes after fusion", len(graph.nodes))
-    lowered = lower(graph, target, choose)
-    plan = schedule(lowered.operators, lowered.device)
-    weights = _weights(graph, lowered.operators)
-    sizes = {name: value.nbytes for name, value in weights.items()}
-    memory = plan_memory(graph, lowered.operators, plan, sizes)
-    check_plan(lowered.operators, plan, lowered.device, memory, graph)
-    text = partial(printer.program_text, lowered.operators, plan, memory)
+    lowered = lower(graph, target, offer)
+    weights = Weights(graph)
+    found = search(lowered, target, cost or AnalyticCost(), weights).best(policies, rule)
+    operators, plan, memory = found.operators, found.plan, found.memory
+    check_plan(operators, plan, target, memory, graph)
+    text = partial(printer.program_text, operators, plan, memory)
     dump.write(len(PASSES) + 1, "program.txt", text)
-    log.debug("%d rOperators in %d waves", len(lowered.operators), plan.waves)
+    log.debug("%d rOperators in %d waves, by %s", len(operators), plan.waves, plan.policy)
     return Program(
-        graph, lowered.operators, plan, memory, lowered.device, lowered.libraries, weights
+        graph,
+        operators,
+        plan,
+        memory,
+        target,
+        lowered.libraries,
+        weights.of(operators),
+        found.timeline,
     )
 
 
-def _weights(graph: Graph, operators: tuple[ROperator, ...]) -> dict[str, Array]:
-    """Constant operands in the order of first use: the order in which the program streams them."""
-    found: dict[str, Array] = {}
-    for operator in operators:
-        for name in operator.variant.operands:
-            if name in found:
-                continue
-            if name in operator.variant.packed:
-                found[name] = operator.variant.packed[name]()
-            elif name in graph.constants:
-                found[name] = graph.constants[name]
-    return found
+def search(lowered: Lowered, target: Target, cost: CostModel, weights: Weights) -> Search:
+    """Everything that can be decided about a lowered graph."""
+    return Search(
+        lowered.graph,
+        target,
+        cost,
+        [node.inputs for node in lowered.nodes],
+        [node.outputs for node in lowered.nodes],
+        lowered.candidates,
+        lowered.realise,
+        weights.sizes,
+    )
+
+
+class Weights:
+    """The constants of a graph as its rOperators want them; each is packed once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._packed: dict[str, Array] = {}
+
+    def of(self, operators: Sequence[ROperator]) -> dict[str, Array]:
+        """In the order of first use: the order in which the program streams them."""
+        found: dict[str, Array] = {}
+        for operator in operators:
+            for name in operator.variant.operands:
+                if name in operator.variant.packed:
+                    if name not in self._packed:
+                        self._packed[name] = operator.variant.packed[name]()
+                    found[name] = self._packed[name]
+                elif name in self._graph.constants:
+                    found[name] = self._graph.constants[name]
+        return found
+
+    def sizes(self, operators: Sequence[ROperator]) -> dict[str, int]:
+        return {name: value.nbytes for name, value in self.of(operators).items()}

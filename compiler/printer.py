@@ -5,7 +5,8 @@ from __future__ import annotations
 from ramforge.compiler.expressions.computation import Computation, computation_of
 from ramforge.compiler.ir import Graph, Tensor
 from ramforge.compiler.memory import Memory
-from ramforge.compiler.rprogram import Plan, ROperator
+from ramforge.compiler.plan import Kind, Plan, Row
+from ramforge.compiler.rprogram import ROperator
 
 
 def tensor_text(tensor: Tensor) -> str:
@@ -54,10 +55,20 @@ def program_text(operators: tuple[ROperator, ...], plan: Plan, memory: Memory) -
             place = memory.places[name]
             lines.append(f"      {name} at {place.space}+{place.offset}")
     for number, launch in enumerate(plan.launches):
-        lines.append(f"  launch {number}: {len(launch.lanes)} lanes, {launch.counters} counters")
+        events = launch.events
+        lines.append(f"  launch {number}: {launch.lanes} lanes, {launch.shape}")
         lines += [
-            f"    lane {lane}: {' '.join(map(str, entries))}"
-            for lane, entries in enumerate(launch.lanes)
-            if entries
+            f"    event {event}: {size} units in groups of {group}"
+            for event, (size, group) in enumerate(zip(events.size, events.group, strict=True))
         ]
+        lines += [f"    {row_text(row)}" for row in launch.rows]
     return "\n".join(lines) + "\n"
+
+
+def row_text(row: Row) -> str:
+    """``lanes 0..8 RUN 3: from 0 on 2 each, 1 lane at a time by 2``."""
+    lanes = f"lanes {row.lane}..{row.lane + row.lanes}"
+    what = f"event {row.what}" if row.kind in (Kind.WAIT, Kind.SIGNAL) else str(row.what)
+    each = f"{row.first}..{row.first + row.units}"
+    step = f", then by {row.step} every {row.per}" if row.step else ""
+    return f"{lanes} {row.kind.name} {what}: {each}{step}"

@@ -1,9 +1,7 @@
-"""The second IR: rOperators made of rTasks, and the Plan that says which vEU runs what, when.
+"""The second IR: rOperators made of rTasks.
 
 An rOperator's rTasks are homogeneous: they share one body and differ by a task index; what they
-read and write is kept in columns (``Boxes``), never as a Python object for each task. A Plan is a
-row of Launches; a Launch gives each vEU a lane, and a lane is a list of Prefetch, Wait, Run and
-Signal entries.
+read and write is kept in columns (``Boxes``), never as a Python object for each task.
 """
 
 from __future__ import annotations
@@ -15,6 +13,8 @@ from dataclasses import dataclass, field
 from ramforge.compiler.expressions.regions import Boxes
 from ramforge.compiler.ir import Array
 
+FEW_REGISTERS = 48  # what a body without a register tile makes do with
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -22,7 +22,7 @@ class Body:
 
     ``text`` is C++ (the members of a struct); equal texts are one body however many layers use it.
     The arena is the scratch memory of a block: shared memory on a GPU, a private buffer on the
-    host.
+    host. ``registers`` is what a thread wants, as estimated before anything is assembled.
     """
 
     family: str
@@ -31,6 +31,7 @@ class Body:
     arena_bytes: int
     host_arena_bytes: int
     prefetch: str = ""
+    registers: int = FEW_REGISTERS
 
     @property
     def name(self) -> str:
@@ -41,11 +42,18 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class TaskCost:
-    """What one rTask does, for the cost model."""
+    """What one rTask does, for the cost model.
+
+    ``read_bytes`` counts what comes through the caches, ``constant_bytes`` the task's part of the
+    weights, which come from memory once. ``efficiency`` is the part of the peak rate that the inner
+    loop could reach.
+    """
 
     flops: float
     read_bytes: float
     written_bytes: float
+    constant_bytes: float = 0.0
+    efficiency: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +94,14 @@ class Variant:
     cost: TaskCost
     packed: Mapping[str, Callable[[], Array]] = field(default_factory=dict)
 
+    @property
+    def arena_bytes(self) -> int:
+        return self.body.arena_bytes
+
+    @property
+    def registers(self) -> int:
+        return self.body.registers
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
@@ -95,6 +111,11 @@ class Candidate:
     cost: TaskCost
     arena_bytes: int
     make: Callable[[], Design]
+    registers: int = FEW_REGISTERS
+
+    @property
+    def body(self) -> Body:
+        return self.make().body
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,84 +132,3 @@ class ROperator:
     @property
     def tasks(self) -> int:
         return self.variant.tasks
-
-
-@dataclass(frozen=True, slots=True)
-class Prefetch:
-    """Ask for what the coming tasks need and no running task makes (the weights of the first of
-    them).
-    """
-
-    rank: int
-    operator: int
-    first: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Go on when ``counter`` has had all its ``full`` signals of this run."""
-
-    rank: int
-    counter: int
-    full: int
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Run tasks ``first .. first + count`` of an operator, one after the other."""
-
-    rank: int
-    operator: int
-    first: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """Say that everything this lane ran before is done and visible."""
-
-    rank: int
-    counter: int
-
-
-Entry = Prefetch | Wait | Run | Signal
-Lane = tuple[Entry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """One persistent kernel launch: a lane for each vEU, and how much of an SM each takes."""
-
-    lanes: tuple[Lane, ...]
-    threads: int
-    blocks_per_sm: int
-    arena_bytes: int
-    counters: int
-
-    @property
-    def waves(self) -> int:
-        return 1 + self.counters
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """The launches of a program, in order; a launch sees everything the one before it wrote.
-
-    ``steps`` gives each rOperator a number: everything of one step happens before anything of a
-    later one. The planner of memory relies on it, and the checker proves it.
-    """
-
-    policy: str
-    launches: tuple[Launch, ...]
-    steps: tuple[int, ...]
-
-    @property
-    def waves(self) -> int:
-        """How many times all vEUs come together: the dependency levels of the plan."""
-        return sum(launch.waves for launch in self.launches)
-
-    @property
-    def counters(self) -> int:
-        """The counters of all launches; none serves two launches."""
-        return sum(launch.counters for launch in self.launches)

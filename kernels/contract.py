@@ -20,7 +20,7 @@ from ramforge.compiler.expressions import interpret, terms
 from ramforge.compiler.expressions.computation import Computation, Roles
 from ramforge.compiler.expressions.index import Index, Var
 from ramforge.compiler.expressions.placed import Placed
-from ramforge.compiler.expressions.regions import Boxes
+from ramforge.compiler.expressions.regions import Boxes, Ints
 from ramforge.compiler.expressions.terms import Apply, Load
 from ramforge.compiler.expressions.text import Writer
 from ramforge.compiler.ir import Array, DType
@@ -68,11 +68,54 @@ def fits(placed: Placed) -> bool:
     return take_apart(placed) is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How a product is cut into rTasks, and in which order they are numbered.
+
+    On a GPU the tiles of one block of rows are neighbours: then who reads some rows waits for a
+    few neighbouring rTasks. One core that works off many tiles keeps a panel of weights instead.
+    """
+
+    tile_m: int
+    tile_n: int
+    tiles_m: int
+    tiles_n: int
+    batches: int
+    rows_first: bool
+
+    @property
+    def tasks(self) -> int:
+        return self.batches * self.tiles_m * self.tiles_n
+
+    @property
+    def digits(self) -> tuple[str, str, str]:
+        """The C text of the number of the tile along m and n, and of the batch."""
+        whole = self.tiles_m * self.tiles_n
+        if self.rows_first:
+            m, n = _digit("task", 1, self.tiles_m), _digit("task", self.tiles_m, self.tiles_n)
+        else:
+            m, n = _digit("task", self.tiles_n, self.tiles_m), _digit("task", 1, self.tiles_n)
+        return m, n, _digit("task", whole, 0)
+
+    def places(self, task: Ints) -> tuple[Ints, Ints, Ints]:
+        """The same as numbers."""
+        inner = self.tiles_m if self.rows_first else self.tiles_n
+        fast, slow = task % inner, task // inner % (self.tiles_m * self.tiles_n // inner)
+        m, n = (fast, slow) if self.rows_first else (slow, fast)
+        return m, n, task // (self.tiles_m * self.tiles_n)
+
+
 def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     product = take_apart(placed)
     assert product is not None
     tiles = [tile for tile in TILES if _is_sensible(tile, product)]
-    return tuple(_candidate(product, tile) for tile in tiles)
+    return tuple(_candidate(product, _grid(product, tile, target)) for tile in tiles)
+
+
+def _grid(product: Product, tile: tuple[int, int], target: Target) -> Grid:
+    tile_m, tile_n = tile
+    tiles = -(-product.m // tile_m), -(-product.n // tile_n)
+    return Grid(tile_m, tile_n, *tiles, product.batches, target.is_host)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -147,30 +190,48 @@ def _is_sensible(tile: tuple[int, int], product: Product) -> bool:
     return fits_m and (tile_n <= PANEL or tile_n < 2 * product.n)
 
 
-def _candidate(product: Product, tile: tuple[int, int]) -> Candidate:
-    tile_m, tile_n = tile
-    tasks = product.batches * -(-product.m // tile_m) * -(-product.n // tile_n)
+def _candidate(product: Product, grid: Grid) -> Candidate:
+    tile_m, tile_n = grid.tile_m, grid.tile_n
+    is_constant = product.placed.constants[product.b.slot]
+    weights = 4.0 * product.batches * product.n * product.k if is_constant else 0.0
     cost = TaskCost(
         2.0 * tile_m * tile_n * product.k,
         4.0 * product.k * (tile_m + tile_n),
         4.0 * tile_m * tile_n,
+        weights / grid.tasks,
+        _efficiency(grid),
     )
-    make = functools.cache(functools.partial(_design, product, tile, tasks, cost))
-    return Candidate(tasks, cost, _arena_bytes(tile), make)
+    make = functools.cache(functools.partial(_design, product, grid, cost))
+    return Candidate(grid.tasks, cost, _arena_bytes(grid), make, _registers(grid))
 
 
-def _arena_bytes(tile: tuple[int, int]) -> int:
-    tile_m, tile_n = tile
-    return 4 * DEPTH * (tile_m + 1 + tile_n)
+def _patch(grid: Grid) -> tuple[int, int]:
+    """What each thread keeps in registers."""
+    return grid.tile_m // 16, grid.tile_n // 16
 
 
-def _design(product: Product, tile: tuple[int, int], tasks: int, cost: TaskCost) -> Design:
-    reads, writes = _regions(product, tile, tasks)
+def _efficiency(grid: Grid) -> float:
+    """Multiplications for each load of the inner loop, as a part of both."""
+    m, n = _patch(grid)
+    return m * n / (m * n + m + n)
+
+
+def _registers(grid: Grid) -> int:
+    m, n = _patch(grid)
+    return 48 + m * n + m + n
+
+
+def _arena_bytes(grid: Grid) -> int:
+    return 4 * DEPTH * (grid.tile_m + 1 + grid.tile_n)
+
+
+def _design(product: Product, grid: Grid, cost: TaskCost) -> Design:
+    reads, writes = _regions(product, grid)
     packings = {}
     if _is_packable(product):
         packings[product.b.slot] = Packing(_label(product), functools.partial(pack, product))
-    body = _body(product, tile, bool(packings))
-    return Design(body, tasks, reads, writes, cost, packings)
+    body = _body(product, grid, bool(packings))
+    return Design(body, grid.tasks, reads, writes, cost, packings)
 
 
 def _is_packable(product: Product) -> bool:
@@ -204,42 +265,37 @@ def _alone(load: Load) -> Load:
     return terms.load(0, load.indices, load.shape, load.dtype)
 
 
-def _regions(product: Product, tile: tuple[int, int], tasks: int) -> tuple[dict[int, Boxes], Boxes]:
-    tile_m, tile_n = tile
-    tiles_m, tiles_n = -(-product.m // tile_m), -(-product.n // tile_n)
-    task = np.arange(tasks, dtype=np.int64)
-    m = task % tiles_m * tile_m
-    n = task // tiles_m % tiles_n * tile_n
-    batch = task // (tiles_m * tiles_n)
+def _regions(product: Product, grid: Grid) -> tuple[dict[int, Boxes], Boxes]:
+    tile_m, tile_n, batch = grid.places(np.arange(grid.tasks, dtype=np.int64))
+    m, n = tile_m * grid.tile_m, tile_n * grid.tile_n
     ranges = {
         **space.mixed_radix(product.batch, batch, batch + 1),
-        **space.mixed_radix(product.rows, m, np.minimum(m + tile_m, product.m)),
-        **space.mixed_radix(product.columns, n, np.minimum(n + tile_n, product.n)),
+        **space.mixed_radix(product.rows, m, np.minimum(m + grid.tile_m, product.m)),
+        **space.mixed_radix(product.columns, n, np.minimum(n + grid.tile_n, product.n)),
     }
-    return space.regions(product.placed, ranges, tasks)
+    return space.regions(product.placed, ranges, grid.tasks)
 
 
-def _body(product: Product, tile: tuple[int, int], is_packed: bool) -> Body:
-    tile_m, tile_n = tile
+def _body(product: Product, grid: Grid, is_packed: bool) -> Body:
+    tile_m, tile_n = grid.tile_m, grid.tile_n
     host = 4 * tile_m * tile_n + 8 * space.size_of(product.segments) * tile_m
     if not is_packed:
         host += 4 * product.k * tile_n
     batches = f"{product.batches} x " if product.batches > 1 else ""
     summary = f"{batches}[{product.m} x {product.k}] by [{product.k} x {product.n}], "
     summary += f"tiles of {tile_m} x {tile_n}"
-    text = _text(product, tile, is_packed)
-    prefetch = _prefetch_text(product, tile) if is_packed else ""
-    return Body("contract", summary, text, _arena_bytes(tile), host, prefetch)
+    text = _text(product, grid, is_packed)
+    prefetch = _prefetch_text(product, grid) if is_packed else ""
+    return Body("contract", summary, text, _arena_bytes(grid), host, prefetch, _registers(grid))
 
 
-def _prefetch_text(product: Product, tile: tuple[int, int]) -> str:
+def _prefetch_text(product: Product, grid: Grid) -> str:
     """The first weights that a task streams, up to what is worth asking for early."""
-    tile_m, tile_n = tile
-    tiles_m, tiles_n = -(-product.m // tile_m), -(-product.n // tile_n)
     panel_bytes = 4 * product.k * PANEL
-    steps = [(_digit("task", tiles_m, tiles_n), tile_n // PANEL)]
+    _, tile_n, batch = grid.digits
+    steps = [(tile_n, grid.tile_n // PANEL)]
     if product.batch:
-        steps.append((_digit("task", tiles_m * tiles_n, 0), -(-product.n // PANEL)))
+        steps.append((batch, -(-product.n // PANEL)))
     panels = [f"{number} * {step}" if step > 1 else number for number, step in steps]
     panel = " + ".join(text for text in panels if not text.startswith("0")) or "0"
     start = f"rf_input<char>(p, {product.b.slot})"
@@ -248,10 +304,9 @@ def _prefetch_text(product: Product, tile: tuple[int, int]) -> str:
     return f"rf_prefetch({start}, {min(panel_bytes, 65536)});"
 
 
-def _text(product: Product, tile: tuple[int, int], is_packed: bool) -> str:
+def _text(product: Product, grid: Grid, is_packed: bool) -> str:
     placed = product.placed
-    tile_m, tile_n = tile
-    tiles_m, tiles_n = -(-product.m // tile_m), -(-product.n // tile_n)
+    tile_m, tile_n, batch_digit = grid.digits
     names: dict[Var, str] = {}
     batch = space.decode(product.batch, "batch", names) if product.batch else []
     addresses, _ = space.pointers(placed)
@@ -261,14 +316,14 @@ def _text(product: Product, tile: tuple[int, int], is_packed: bool) -> str:
     lines = [
         *addresses,
         space.output_pointer(placed, len(placed.tensors)),
-        f"const int tile_m = {_digit('task', 1, tiles_m)};",
-        f"const int tile_n = {_digit('task', tiles_m, tiles_n)};",
+        f"const int tile_m = {tile_m};",
+        f"const int tile_n = {tile_n};",
     ]
     if product.batch:
-        lines.append(f"const int batch = {_digit('task', tiles_m * tiles_n, 0)};")
+        lines.append(f"const int batch = {batch_digit};")
     lines += batch
     lines += [
-        f"rf_contract<{problem}, {tile_m}, {tile_n}>(",
+        f"rf_contract<{problem}, {grid.tile_m}, {grid.tile_n}>(",
         "    arena, tile_m, tile_n,",
         "    RF_LAMBDA(int m, int segment) -> const float* {",
         *space.indent(_row_lines(product, dict(names)), 6),

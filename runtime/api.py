@@ -15,7 +15,7 @@ from ramforge.codegen.render import counted
 from ramforge.compiler.device import DEFAULT_TARGET, Target, find_target
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.pipeline import Program, compile_graph
-from ramforge.compiler.schedule import DEFAULT_POLICY
+from ramforge.compiler.schedule import DEFAULT_SCHEDULE
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +30,7 @@ def compile(
     output: str | os.PathLike[str] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     dims: Mapping[str, int] | None = None,
-    schedule: str = DEFAULT_POLICY,
+    schedule: str = DEFAULT_SCHEDULE,
 ) -> Artifact:
     """Compile an ONNX model to ``output`` (a path that ends in .cu), or into the cache without one.
 

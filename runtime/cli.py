@@ -137,10 +137,10 @@ def _each(parse: Callable[[str], tuple[str, Any]]) -> Callable[..., dict[str, An
 )
 @click.option(
     "--schedule",
-    type=click.Choice(["waves", "per-op"]),
-    default="waves",
+    type=click.Choice(["auto", "waves", "events", "per-op"]),
+    default="auto",
     show_default=True,
-    help="How rTasks are put on the vEUs.",
+    help="How rTasks are put on the vEUs; auto takes what is predicted to be fastest.",
 )
 @click.option("--build", is_flag=True, help="Also build it: a cubin, or the host library.")
 @_common

@@ -29,9 +29,10 @@ from ramforge.codegen import artifact as artifacts
 from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.device import Target, find_target
 from ramforge.compiler.frontend import import_model
-from ramforge.compiler.lower import Choose, fastest
+from ramforge.compiler.lower import Offer, all_of_them
 from ramforge.compiler.pipeline import compile_graph
 from ramforge.compiler.rprogram import Candidate
+from ramforge.compiler.schedule import POLICIES
 from ramforge.compiler.version import VERSION
 from ramforge.runtime import arrays, gpu_cases, verify
 from ramforge.runtime.drivers import Driver, cuda, open_driver
@@ -79,7 +80,7 @@ class Check:
     group: str
     model: Callable[[], onnx.ModelProto]
     policy: str = "waves"
-    choose: Choose = fastest
+    offer: Offer = all_of_them
 
 
 def primitives() -> list[Check]:
@@ -91,13 +92,13 @@ def primitives() -> list[Check]:
             Check(
                 f"tile {number}: ",
                 lambda: together(gpu_cases.product_models()),
-                choose=_nth(number),
+                offer=_nth(number),
             )
             for number in range(gpu_cases.tile_shapes())
         ),
         *(
             Check(f"{policy}: ", lambda: together(gpu_cases.barrier_models()), policy)
-            for policy in ("waves", "per-op")
+            for policy in POLICIES
         ),
     ]
 
@@ -107,25 +108,25 @@ def zoo() -> list[Check]:
     return [
         Check(f"{name}, {policy}: ", lambda model=model: model, policy)  # type: ignore[misc]
         for name, model in gpu_cases.example_models().items()
-        for policy in ("waves", "per-op")
+        for policy in POLICIES
     ]
 
 
 PARTS: dict[str, Callable[[], list[Check]]] = {"primitives": primitives, "zoo": zoo}
 
 
-def _nth(number: int) -> Choose:
-    def choose(candidates: tuple[Candidate, ...], target: Target) -> Candidate:
-        return candidates[number % len(candidates)]
+def _nth(number: int) -> Offer:
+    def offer(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        return (candidates[number % len(candidates)],)
 
-    return choose
+    return offer
 
 
 def run_check(check: Check, device: Device) -> Iterator[Row]:
     """Run a model: each output must agree with ONNX Runtime, and all runs to the bit."""
     start = time.perf_counter()
     try:
-        found = _differences(check.model(), device, check.policy, check.choose)
+        found = _differences(check.model(), device, check.policy, check.offer)
     except Exception as problem:  # a check that breaks is a finding, and the others still run
         yield _broken(check, start, f"{type(problem).__name__}: {problem}")
         return
@@ -160,11 +161,11 @@ def run_alone(part: str, number: int, check: Check, device: Device, limit: float
 
 
 def _differences(
-    model: onnx.ModelProto, device: Device, policy: str, choose: Choose
+    model: onnx.ModelProto, device: Device, policy: str, offer: Offer
 ) -> tuple[verify.Difference, ...]:
     import onnxruntime
 
-    program = compile_graph(import_model(model), device.target, policy, choose)
+    program = compile_graph(import_model(model), device.target, policy, offer=offer)
     with tempfile.TemporaryDirectory() as folder:
         artifact = artifacts.emit(program, Path(folder) / "out.cu", {})
         driver = device.open(artifact)

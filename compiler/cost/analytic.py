@@ -1,42 +1,49 @@
-"""The analytic prior: a roofline for one rTask, with the memory's bandwidth shared by the busy
-vEUs.
+"""The analytic prior: a roofline for one rTask, with everything that an SM or the memory can give
+shared by the busy vEUs. The constants are guesses until they are measured.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ramforge.compiler.cost import CostModel
-from ramforge.compiler.device import VDevice
-from ramforge.compiler.rprogram import Candidate, TaskCost
+from ramforge.compiler.cost import SyncCost, Work
+from ramforge.compiler.device import Target, VDevice
 
-# Fetching a task, its first loads and its last stores; a guess until it is measured.
-TASK_OVERHEAD_NS = 700.0
-# What a body of this kind reaches of the peak rate; a guess until it is measured.
-EFFICIENCY = 0.5
+# Warps that an SM wants before it hides its latencies; with fewer it reaches less.
+WARPS_WANTED = 16
+LEAST_HIDING = 0.55
+# One SM alone draws this part of the memory's bandwidth at most.
+DRAM_SHARE_OF_ONE_SM = 1 / 32
+L2_BYTES_PER_CYCLE_OF_ONE_SM = 64
 
 
 @dataclass(frozen=True, slots=True)
 class AnalyticCost:
-    """Time = overhead + the larger of arithmetic and traffic."""
+    """Time = overhead + the largest of arithmetic, traffic with L2, and traffic with memory."""
 
-    overhead_ns: float = TASK_OVERHEAD_NS
-    efficiency: float = EFFICIENCY
+    def task_ns(self, work: Work, device: VDevice, active: int) -> float:
+        cost, target = work.cost, device.target
+        active = max(1, min(active, device.units))
+        sms = min(active, target.sms)
+        sharing = -(-active // target.sms)  # busy vEUs on one SM
+        gigahertz = target.clock_mhz * 1e-3
+        rate = target.fp32_flops_per_cycle_per_sm * gigahertz * cost.efficiency
+        rate *= hiding(device, sharing) / sharing
+        near = min(target.l2_gb_per_s / sms, L2_BYTES_PER_CYCLE_OF_ONE_SM * gigahertz) / sharing
+        far = min(1 / sms, DRAM_SHARE_OF_ONE_SM) * target.memory_gb_per_s / sharing
+        if target.is_host:  # a core is not held up by the others as long as caches serve it
+            near, far = target.l2_gb_per_s / sms, target.memory_gb_per_s / sms
+        moved = cost.read_bytes + cost.written_bytes
+        busy = max(cost.flops / rate, moved / near, cost.constant_bytes / far)
+        return target.task_ns + busy
 
-    def task_ns(self, work: TaskCost, device: VDevice, active: int) -> float:
-        target = device.target
-        busy_sms = max(1, min(active, target.sms))
-        shared_by = max(1.0, active / target.sms)
-        rate = target.fp32_flops_per_cycle_per_sm * target.clock_mhz * 1e-3 * self.efficiency
-        arithmetic = work.flops * shared_by / rate
-        moved = work.read_bytes + work.written_bytes
-        # one SM alone cannot draw the whole memory's bandwidth: about an eighth of it at most
-        bandwidth = min(target.memory_gb_per_s / busy_sms, target.memory_gb_per_s / 8)
-        return self.overhead_ns + max(arithmetic, moved * shared_by / bandwidth)
+    def sync(self, target: Target) -> SyncCost:
+        return SyncCost(target.launch_ns, target.barrier_ns, target.event_ns, target.poll_ns)
 
 
-def alone_ns(cost: CostModel, candidate: Candidate, device: VDevice) -> float:
-    """Time of a whole rOperator alone on the device: full turns of the vEUs."""
-    active = min(candidate.tasks, device.units)
-    turns = -(-candidate.tasks // device.units)
-    return turns * cost.task_ns(candidate.cost, device, active)
+def hiding(device: VDevice, sharing: int) -> float:
+    """The part of its rate that an SM reaches with this many of its blocks busy."""
+    if device.target.is_host:
+        return 1.0
+    warps = sharing * device.threads // 32
+    return LEAST_HIDING + (1 - LEAST_HIDING) * min(1.0, warps / WARPS_WANTED)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ramforge.compiler.device import VDevice
 from ramforge.compiler.errors import OptionError
-from ramforge.compiler.rprogram import Plan, ROperator
-from ramforge.compiler.schedule.per_op import per_op
-from ramforge.compiler.schedule.waves import waves
+from ramforge.compiler.schedule.events import EVENTS
+from ramforge.compiler.schedule.per_op import PER_OP
+from ramforge.compiler.schedule.policy import Policy
+from ramforge.compiler.schedule.waves import WAVES
 
-Policy = Callable[[tuple[ROperator, ...], VDevice], Plan]
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in (WAVES, EVENTS, PER_OP)}
+AUTO = "auto"
+SCHEDULES = (AUTO, *POLICIES)
+DEFAULT_SCHEDULE = AUTO
 
-POLICIES: dict[str, Policy] = {"waves": waves, "per-op": per_op}
-DEFAULT_POLICY = "waves"
 
-
-def find_policy(name: str) -> Policy:
+def find_policies(name: str) -> tuple[Policy, ...]:
+    """The policies to try: the one of this name, or all of them."""
+    if name == AUTO:
+        return tuple(POLICIES.values())
     if name not in POLICIES:
-        known = ", ".join(POLICIES)
+        known = ", ".join(SCHEDULES)
         raise OptionError(f"unknown schedule {name!r}\n    fix: use one of {known}")
-    return POLICIES[name]
+    return (POLICIES[name],)

@@ -4,24 +4,25 @@ RammerBase.
 
 from __future__ import annotations
 
-from ramforge.compiler.device import VDevice
-from ramforge.compiler.rprogram import Entry, Launch, Plan, ROperator, Run
-from ramforge.compiler.schedule.placement import place
+from ramforge.compiler.plan import Events, Launch, Plan, Rows
+from ramforge.compiler.schedule.arrangement import Arrangement
+from ramforge.compiler.schedule.policy import Conflicts, Operators, Policy
+from ramforge.compiler.schedule.waves import pack_waves
 
 
-def per_op(operators: tuple[ROperator, ...], device: VDevice) -> Plan:
+def _synchronise(operators: Operators, arranged: Arrangement, conflicts: Conflicts) -> Plan:
     launches = []
-    for number, operator in enumerate(operators):
-        lanes: list[list[Entry]] = [[] for _ in range(device.units)]
-        for unit, first, count in place(operator.tasks, 1.0, [0.0] * device.units):
-            lanes[unit].append(Run(0, number, first, count))
-        launches.append(
-            Launch(
-                tuple(tuple(lane) for lane in lanes),
-                device.threads,
-                device.blocks_per_sm,
-                device.arena_bytes,
-                0,
-            )
-        )
-    return Plan("per-op", tuple(launches), tuple(range(len(operators))))
+    for stage in arranged.stages:
+        rows = [row for number in stage.operators for row in arranged.shares[number].rows(number)]
+        shape = stage.device.shape
+        launches.append(Launch(Rows.of(rows), stage.device.units, Events.of(()), shape))
+    return Plan("per-op", tuple(launches), arranged.steps)
+
+
+PER_OP = Policy(
+    "per-op",
+    "a launch for each rOperator",
+    pack_waves,
+    _synchronise,
+    is_alone=True,
+)

@@ -1,75 +1,91 @@
-"""The wave policy (the paper's Algorithm 1 in its first form): every fringe is a wave, all in one
-launch.
+"""The wave policy, the paper's Algorithm 1: every fringe of ready rOperators is a wave, with a
+barrier behind it.
 
-Within a wave rTasks of all its operators are packed on the vEUs that can start earliest. Between
-two waves stands a barrier: a counter that every vEU with work in the one wave signals and every vEU
-with work in the next one awaits.
+Within a wave the rTasks of all its rOperators are packed on the vEUs that can start earliest. The
+barrier is an event: a unit for each lane with work in the one wave, awaited by every lane with work
+in the next.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from ramforge.compiler.cost import CostModel
-from ramforge.compiler.cost.analytic import AnalyticCost
-from ramforge.compiler.device import VDevice
-from ramforge.compiler.rprogram import (
-    Entry,
-    Launch,
-    Plan,
-    Prefetch,
-    ROperator,
-    Run,
-    Signal,
-    Wait,
-)
-from ramforge.compiler.schedule.placement import levels, place
+from ramforge.compiler.expressions.regions import Ints
+from ramforge.compiler.plan import Events, Kind, Launch, Plan, Row, Rows, compress
+from ramforge.compiler.rprogram import ROperator
+from ramforge.compiler.schedule.arrangement import Arrangement, Share, Stage, place
+from ramforge.compiler.schedule.policy import Conflicts, Operators, Policy
+from ramforge.compiler.schedule.selection import active_in
 
 
-def waves(operators: tuple[ROperator, ...], device: VDevice) -> Plan:
-    lanes: list[list[Entry]] = [[] for _ in range(device.units)]
-    steps = [0] * len(operators)
-    fringes = levels(operators)
-    rank = 0
-    signals = 0
-    for wave, fringe in enumerate(fringes):
-        work = _pack(operators, fringe, device)
-        is_last = wave == len(fringes) - 1
-        rank_of = {operator: rank + 2 + place for place, operator in enumerate(fringe)}
-        for unit, runs in work.items():
-            lane = lanes[unit]
-            first_operator = runs[0][0]
-            if wave:
-                if operators[first_operator].variant.body.prefetch:
-                    lane.append(Prefetch(rank, *runs[0]))
-                lane.append(Wait(rank + 1, wave - 1, signals))
-            for operator, first, count in runs:
-                lane.append(Run(rank_of[operator], operator, first, count))
-            if not is_last:
-                lane.append(Signal(rank + 2 + len(fringe), wave))
-        for operator in fringe:
-            steps[operator] = wave
-        signals = len(work)
-        rank += 3 + len(fringe)
-    launch = Launch(
-        tuple(tuple(lane) for lane in lanes),
-        device.threads,
-        device.blocks_per_sm,
-        device.arena_bytes,
-        max(0, len(fringes) - 1),
-    )
-    return Plan("waves", (launch,), tuple(steps))
+def pack_waves(operators: Operators, stages: tuple[Stage, ...], cost: CostModel) -> Arrangement:
+    """Each wave on idle vEUs, the longest rTasks first."""
+    shares: dict[int, Share] = {}
+    ordered = []
+    for stage in stages:
+        waves = []
+        for wave in stage.waves:
+            times = task_times(operators, wave, stage, cost)
+            wave = tuple(sorted(wave, key=lambda number: -times[number]))
+            ready = np.zeros(stage.device.units)
+            for number in wave:
+                shares[number] = place(operators[number].tasks, times[number], ready)
+            waves.append(wave)
+        ordered.append(Stage(stage.device, tuple(waves)))
+    return Arrangement(tuple(ordered), tuple(shares[number] for number in range(len(operators))))
 
 
-def _pack(
-    operators: tuple[ROperator, ...], fringe: list[int], device: VDevice
-) -> dict[int, list[tuple[int, int, int]]]:
-    """(operator, first task, count) for each vEU with work in this wave, in the fringe's order."""
-    cost: CostModel = AnalyticCost()
-    ready = [0.0] * device.units
-    total = sum(operators[number].tasks for number in fringe)
-    work: dict[int, list[tuple[int, int, int]]] = {}
-    for number in fringe:
-        variant = operators[number].variant
-        task_ns = cost.task_ns(variant.cost, device, min(total, device.units))
-        for unit, first, count in place(variant.tasks, task_ns, ready):
-            work.setdefault(unit, []).append((number, first, count))
-    return dict(sorted(work.items()))
+def task_times(
+    operators: Operators, wave: Sequence[int], stage: Stage, cost: CostModel
+) -> dict[int, float]:
+    """The predicted time of one rTask of each rOperator of a wave."""
+    works = [operators[number].variant for number in wave]
+    active = active_in(works, stage.device)
+    return {
+        number: cost.task_ns(work, stage.device, active)
+        for number, work in zip(wave, works, strict=True)
+    }
+
+
+def _synchronise(operators: Operators, arranged: Arrangement, conflicts: Conflicts) -> Plan:
+    launches = tuple(_launch(operators, stage, arranged) for stage in arranged.stages)
+    return Plan("waves", launches, arranged.steps)
+
+
+def _launch(operators: Operators, stage: Stage, arranged: Arrangement) -> Launch:
+    rows: list[Row] = []
+    events: list[tuple[int, int]] = []
+    for number, wave in enumerate(stage.waves):
+        lanes = np.unique(np.concatenate([arranged.shares[n].lane for n in wave]))
+        if number:
+            rows += prefetches(operators, wave, arranged)
+            nothing = np.zeros(len(lanes), dtype=np.int64)
+            rows += compress(Kind.WAIT, number - 1, lanes, nothing, events[-1][0])
+        for n in wave:
+            rows += arranged.shares[n].rows(n)
+        if number < len(stage.waves) - 1:
+            rows += compress(Kind.SIGNAL, number, lanes, np.arange(len(lanes)), 1)
+            events.append((len(lanes), len(lanes)))
+    return Launch(Rows.of(rows), stage.device.units, Events.of(events), stage.device.shape)
+
+
+def prefetches(
+    operators: Sequence[ROperator], wave: Sequence[int], arranged: Arrangement
+) -> list[Row]:
+    """Every lane asks for the weights of the first rTask that it will run in this wave."""
+    rows: list[Row] = []
+    asked: Ints = np.array([], dtype=np.int64)
+    for number in wave:
+        share = arranged.shares[number]
+        new = ~np.isin(share.lane, asked)
+        if operators[number].variant.body.prefetch:
+            lane, first, count = share.lane[new], share.first[new], share.count[new]
+            rows += compress(Kind.PREFETCH, number, lane, first, count)
+        asked = np.union1d(asked, share.lane)
+    return rows
+
+
+WAVES = Policy("waves", "a barrier after each level, in one launch", pack_waves, _synchronise)

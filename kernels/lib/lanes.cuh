@@ -1,57 +1,130 @@
-// The persistent loop. A block runs the lanes block, block + blocks, ...: one each on the device
-// the plan was made for, several on a smaller one. Entries stand in topological order, so running
-// lanes together cannot deadlock.
-RF_DEVICE void rf_run_lanes(char* const* spaces, rf_control* control, char* arena, int launch,
-                            int block, int blocks, unsigned epoch) {
-  const rf_launch range = rf_launches[launch];
-  for (int i = range.begin; i < range.end; ++i) {
-    const rf_entry entry = rf_entries[i];
-    const int past = entry.lane + entry.lanes;
-    int lane =
-        block >= entry.lane ? block : block + (entry.lane - block + blocks - 1) / blocks * blocks;
-    if (lane >= past) continue;
-    const int mine = (past - 1 - lane) / blocks + 1;
+// The units of an event are done: each of its counters hears of those in its group. The last group
+// may be smaller; whoever does its last unit stands for the missing ones, so that all are full
+// alike.
+RF_DEVICE void rf_signal_units(rf_control* control, const rf_event& event, int first, int count) {
+  const int end = first + count == event.size
+                      ? (event.size + event.group - 1) / event.group * event.group
+                      : first + count;
+  int from = first;
+  for (int k = first / event.group; from < end; ++k) {
+    const int to = rf_least(end, (k + 1) * event.group);
+    rf_signal(control, event.counter + k, (unsigned)(to - from));
+    from = to;
+  }
+}
+
+// Which of the next 32 entries concern this block: bit i for entry `begin + i`. Lanes block, block
+// + blocks, ... are the block's own.
+RF_DEVICE int rf_first_lane(const rf_entry& entry, int block, int blocks) {
+  return block >= entry.lane ? block : block + (entry.lane - block + blocks - 1) / blocks * blocks;
+}
+#if defined(RF_SIMT)
+RF_DEVICE unsigned rf_own_entries(int begin, int end, int block, int blocks) {
+  const int i = begin + (int)(threadIdx.x % 32);
+  bool own = false;
+  if (i < end)
+    own = rf_first_lane(rf_entries[i], block, blocks) < rf_entries[i].lane + rf_entries[i].lanes;
+  return __ballot_sync(0xffffffffu, own);
+}
+#else
+RF_DEVICE unsigned rf_own_entries(int begin, int end, int block, int blocks) {
+  unsigned own = 0;
+  for (int i = begin; i < rf_least(end, begin + 32); ++i)
+    if (rf_first_lane(rf_entries[i], block, blocks) < rf_entries[i].lane + rf_entries[i].lanes)
+      own |= 1u << (i - begin);
+  return own;
+}
+#endif
+
+// What a block knows while it goes through the entries.
+struct rf_place {
+  char* const* spaces;
+  rf_control* control;
+  char* arena;
+  int block, blocks;
+  unsigned epoch;
+  int waits;  // since the block was last gathered
+};
+
+RF_DEVICE void rf_wait_units(rf_place& at, const rf_event& event, int first, int count) {
+  const int from = first / event.group, to = (first + count - 1) / event.group;
+  rf_wait(at.control, event.counter + from, to - from + 1, (unsigned)event.group, at.epoch,
+          at.waits++);
+}
+
+template <unsigned KERNELS>
+RF_DEVICE void rf_run_tasks(const rf_place& at, int what, int first, int count) {
+  const rf_roperator op = rf_roperators[what];
+  const rf_view view = {at.spaces, rf_operands + op.first_operand};
+  for (int task = first; task < first + count; ++task) {
+    rf_run_task<KERNELS>(op.body, view, task, at.arena);
+    rf_sync();  // the next task uses the same arena
+  }
+}
+
+template <unsigned KERNELS>
+RF_DEVICE void rf_do_entry(rf_place& at, const rf_entry& entry) {
+  if (at.waits && (entry.kind == RF_RUN || entry.kind == RF_SIGNAL)) {
+    rf_sync();  // what some threads waited for has come: all may go on
+    at.waits = 0;
+  }
+  for (int lane = rf_first_lane(entry, at.block, at.blocks); lane < entry.lane + entry.lanes;
+       lane += at.blocks) {
+    const int first = entry.first + (lane - entry.lane) / entry.per * entry.step;
     if (entry.kind == RF_WAIT) {
-      rf_wait(control, entry.what, (unsigned)entry.first, epoch);
+      rf_wait_units(at, rf_events[entry.what], first, entry.count);
     } else if (entry.kind == RF_SIGNAL) {
-      rf_signal(control, entry.what, (unsigned)mine);
+      rf_signal_units(at.control, rf_events[entry.what], first, entry.count);
+    } else if (entry.kind == RF_RUN) {
+      rf_run_tasks<KERNELS>(at, entry.what, first, entry.count);
     } else {
       const rf_roperator op = rf_roperators[entry.what];
-      const rf_view view = {spaces, rf_operands + op.first_operand};
-      for (; lane < past; lane += blocks) {
-        const int first = entry.first + (lane - entry.lane) * entry.count;
-        if (entry.kind == RF_PREFETCH) {
-          rf_prefetch_task(op.body, view, first);
-          continue;
-        }
-        for (int task = first; task < first + entry.count; ++task) {
-          rf_run_task(op.body, view, task, arena);
-          rf_sync();  // the next task uses the same arena
-        }
-      }
+      rf_prefetch_task(op.body, rf_view{at.spaces, rf_operands + op.first_operand}, first);
     }
   }
 }
 
+// The persistent loop. A block runs the lanes block, block + blocks, ...: one each on the device
+// the plan was made for, several on a smaller one. Entries stand in topological order, so running
+// lanes together cannot deadlock.
+template <unsigned KERNELS>
+RF_DEVICE void rf_run_lanes(char* const* spaces, rf_control* control, char* arena, int launch,
+                            int block, int blocks, unsigned epoch) {
+  const rf_launch range = rf_launches[launch];
+  rf_place at = {spaces, control, arena, block, blocks, epoch, 0};
+  for (int begin = range.begin; begin < range.end; begin += 32) {
+    unsigned own = rf_own_entries(begin, range.end, block, blocks);
+    for (int i = begin; own; ++i, own >>= 1)
+      if (own & 1) rf_do_entry<KERNELS>(at, rf_entries[i]);
+  }
+}
+
 #if defined(RF_SIMT)
-#if defined(__CUDACC__)
-extern "C" __global__ void __launch_bounds__(RF_THREADS, RF_BLOCKS_PER_SM)
-    rf_kernel(const __grid_constant__ rf_spaces spaces, rf_control* control, int launch) {
-#else
-static void rf_kernel(const rf_spaces& spaces, rf_control* control, int launch) {
-#endif
+template <unsigned KERNELS>
+RF_DEVICE void rf_run_block(char* const* spaces, rf_control* control, int launch) {
   const unsigned epoch = rf_load_relaxed(&control->epoch);
-  rf_run_lanes(spaces.base, control, rf_arena(), launch, (int)blockIdx.x, (int)gridDim.x, epoch);
+  rf_run_lanes<KERNELS>(spaces, control, rf_arena(), launch, (int)blockIdx.x, (int)gridDim.x,
+                        epoch);
   rf_leave(control, gridDim.x, launch == RF_LAUNCHES - 1 ? 1 : 0);
 }
+#endif
+
+// Launches that give a block the same part of an SM share a kernel, which has only their bodies.
+#if defined(__CUDACC__)
+#define RF_KERNEL(number, blocks_per_sm)                                                      \
+  extern "C" __global__ void __launch_bounds__(RF_THREADS, blocks_per_sm) rf_kernel_##number( \
+      const __grid_constant__ rf_spaces spaces, rf_control* control, int launch) {            \
+    rf_run_block<1u << number>(spaces.base, control, launch);                                 \
+  }
+#else
+#define RF_KERNEL(number, blocks_per_sm)
 #endif
 
 #if defined(RF_EMULATE)
 extern "C" __attribute__((visibility("default"))) int rf_emulate(const rf_emulator_config* config,
                                                                  char* const* spaces, void* control,
                                                                  int launch) {
-  const rf_spaces& bases = *reinterpret_cast<const rf_spaces*>(spaces);
-  return rf_emulator_launch(config,
-                            [&] { rf_kernel(bases, static_cast<rf_control*>(control), launch); });
+  return rf_emulator_launch(
+      config, [&] { rf_run_block<~0u>(spaces, static_cast<rf_control*>(control), launch); });
 }
 #endif

@@ -10,20 +10,24 @@ struct rf_roperator {
   int first_operand;
 };
 
-// One entry of `lanes` neighbouring lanes at once. For RF_RUN lane number `lane + i` runs `count`
-// tasks from `first + i * count` on; for RF_PREFETCH it asks for the weights of task `first + i *
-// count`.
+// One entry of `lanes` neighbouring lanes at once. Lane number `lane + i` is concerned with the
+// units from `first + i / per * step` on, `count` of them: rTasks of rOperator `what` for
+// RF_PREFETCH and RF_RUN, units of event `what` for RF_WAIT and RF_SIGNAL.
 enum rf_kind { RF_PREFETCH, RF_WAIT, RF_RUN, RF_SIGNAL };
 struct rf_entry {
-  int kind, lane, lanes;
-  int what;   // an rOperator, or a counter
-  int first;  // a task, or for RF_WAIT the number of signals that make the counter full
-  int count;
+  int kind, lane, lanes, per;
+  int what, first, count, step;
+};
+
+// `size` units in groups of `group`, a counter for each group.
+struct rf_event {
+  int counter, size, group;
 };
 
 struct rf_launch {
   int begin, end;  // its entries
   int lanes;
+  int kernel;
 };
 
 // Where each space starts. A kernel takes it by value: the launch holds the addresses, so that a

@@ -5,7 +5,7 @@ struct rf_session {
   rf_control* control;
   char* weights;
   char* workspace;
-  int blocks;
+  int blocks[RF_LAUNCHES];
   char error[256];
 };
 
@@ -20,22 +20,26 @@ static bool rf_failed(char* text, rf_size size, const char* what, cudaError_t co
   if (rf_failed(rf_create_error, sizeof rf_create_error, #call, (call))) return false
 
 static bool rf_prepare(rf_session* session, const char* weights_path) {
-  int device = 0, sms = 0, resident = 0, cooperative = 0;
+  int device = 0, sms = 0, cooperative = 0;
   RF_TRY(cudaGetDevice(&device));
   RF_TRY(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
   RF_TRY(cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device));
-  RF_TRY(cudaFuncSetAttribute((const void*)rf_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              RF_ARENA_BYTES));
-  RF_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, rf_kernel, RF_THREADS,
-                                                       RF_ARENA_BYTES));
-  if (!cooperative || resident < 1) {
-    snprintf(rf_create_error, sizeof rf_create_error, "%s",
-             cooperative ? "not one block of this program fits on an SM of this device"
-                         : "this device takes no cooperative launches");
-    return false;
+  for (int i = 0; i < RF_LAUNCHES; ++i) {
+    const rf_start start = rf_starts[i];
+    int resident = 0;
+    RF_TRY(cudaFuncSetAttribute(start.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                RF_ARENA_BYTES));
+    RF_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, start.kernel, RF_THREADS,
+                                                         (rf_size)start.arena_bytes));
+    if (!cooperative || resident < 1) {
+      snprintf(rf_create_error, sizeof rf_create_error, "%s",
+               cooperative ? "not one block of this program fits on an SM of this device"
+                           : "this device takes no cooperative launches");
+      return false;
+    }
+    // fewer blocks than lanes is fine: a block then runs several lanes
+    session->blocks[i] = rf_least(sms * resident, start.lanes);
   }
-  // fewer blocks than lanes is fine: a block then runs several lanes
-  session->blocks = sms * resident < RF_LANES ? sms * resident : RF_LANES;
   RF_TRY(cudaMalloc((void**)&session->control, RF_CONTROL_WORDS * 4));
   RF_TRY(cudaMemset(session->control, 0, RF_CONTROL_WORDS * 4));
   RF_TRY(cudaMalloc((void**)&session->workspace, RF_WORKSPACE_BYTES + 16));
@@ -86,8 +90,9 @@ extern "C" int rf_run(void* handle, const void* const* inputs, void* const* outp
   cudaError_t code = cudaSuccess;
   for (int launch = 0; code == cudaSuccess && launch < RF_LAUNCHES; ++launch) {
     void* arguments[] = {&spaces, &session->control, &launch};
-    code = cudaLaunchCooperativeKernel((const void*)rf_kernel, dim3((unsigned)session->blocks),
-                                       dim3(RF_THREADS), arguments, RF_ARENA_BYTES, queue);
+    code = cudaLaunchCooperativeKernel(rf_starts[launch].kernel,
+                                       dim3((unsigned)session->blocks[launch]), dim3(RF_THREADS),
+                                       arguments, (size_t)rf_starts[launch].arena_bytes, queue);
   }
   if (!rf_failed(session->error, sizeof session->error, "rf_run", code)) return 0;
   // launches of this run that did start have counted: the next run begins with a clean block

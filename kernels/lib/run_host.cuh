@@ -41,8 +41,8 @@ static void rf_work(rf_worker* worker, unsigned run) {
   rf_session* session = worker->session;
   const unsigned count = (unsigned)session->count;
   for (unsigned launch = 0; launch < RF_LAUNCHES; ++launch) {
-    rf_run_lanes(session->spaces, session->control, worker->arena, (int)launch, worker->index,
-                 session->count, run);
+    rf_run_lanes<~0u>(session->spaces, session->control, worker->arena, (int)launch, worker->index,
+                      session->count, run);
     rf_meet(session, (run * RF_LAUNCHES + launch + 1) * count);
   }
 }

@@ -18,10 +18,14 @@ RF_DEVICE void rf_signal(rf_control* control, int counter, unsigned amount) {
   if (threadIdx.x == 0) rf_add_release(&control->counters[counter], amount);
 }
 
-// Returns when the counter has had `full` signals in each of `epoch` + 1 runs.
-RF_DEVICE void rf_wait(rf_control* control, int counter, unsigned full, unsigned epoch) {
-  if (threadIdx.x == 0) rf_spin(&control->counters[counter], full * (epoch + 1), &control->abort);
-  rf_sync();
+// Some thread of the block goes on when each of these counters has had `full` signals in each of
+// `epoch` + 1 runs; an rf_sync gathers the block. Every thread polls one of them, and waits that
+// follow each other begin with other warps, so that many take no longer than one.
+RF_DEVICE void rf_wait(rf_control* control, int counter, int counters, unsigned full,
+                       unsigned epoch, int turn) {
+  const int self = (int)(threadIdx.x + turn * 32) % RF_THREADS;
+  for (int i = self; i < counters; i += RF_THREADS)
+    rf_spin(&control->counters[counter + i], full * (epoch + 1), &control->abort);
 }
 
 // The last block out makes the control block ready for the next launch.
@@ -80,7 +84,10 @@ static void rf_await(unsigned* word, unsigned target, const unsigned* abort_word
   }
 }
 
-RF_DEVICE void rf_wait(rf_control* control, int counter, unsigned full, unsigned epoch) {
-  rf_await(&control->counters[counter], full * (epoch + 1), &control->abort);
+RF_DEVICE void rf_wait(rf_control* control, int counter, int counters, unsigned full,
+                       unsigned epoch, int turn) {
+  (void)turn;
+  for (int i = 0; i < counters; ++i)
+    rf_await(&control->counters[counter + i], full * (epoch + 1), &control->abort);
 }
 #endif

@@ -88,10 +88,10 @@ class CudaDriver:
         self._cupy = cupy
         self._artifact = artifact
         schedule = artifact.manifest["schedule"]
-        self._launches: list[dict[str, int]] = schedule["launches"]
+        self._launches: list[dict[str, Any]] = schedule["launches"]
         self._device = cupy.cuda.Device()
         self._properties = cupy.cuda.runtime.getDeviceProperties(self._device.id)
-        self._kernel = self._load()
+        self._kernels = self._load()
         self._blocks = [self._resident_blocks(launch) for launch in self._launches]
         self._control = cupy.zeros(schedule["control_words"], dtype=cupy.uint32)
         self._workspace = cupy.empty(
@@ -101,7 +101,8 @@ class CudaDriver:
         count = 2 + len(artifact.inputs) + len(artifact.outputs)
         self._spaces = np.dtype([("base", np.uint64, (count,))])
 
-    def _load(self) -> Any:
+    def _load(self) -> dict[str, Any]:
+        """The kernels that the launches start, by name."""
         major, minor = self._properties["major"], self._properties["minor"]
         # the 'a' variants keep the newest units' own instructions
         suffix = "a" if major >= 9 else ""
@@ -115,24 +116,29 @@ class CudaDriver:
                 "    fix: a driver as new as the compiler (CUDA 13 needs 580 or newer), or an "
                 "older NVRTC"
             ) from problem
-        kernel = module.get_function("rf_kernel")  # which keeps the module loaded
-        arena = max((launch["arena_bytes"] for launch in self._launches), default=0)
-        allowed = int(self._properties.get("sharedMemPerBlockOptin", arena))
-        if arena > allowed:
-            raise self._misfit(f"it wants {arena} bytes of shared memory, there are {allowed}")
-        self._cupy.cuda.driver.funcSetAttribute(kernel.ptr, _MAX_DYNAMIC_SHARED, arena)
-        return kernel
+        kernels = {}
+        for launch in self._launches:
+            name, arena = launch["kernel"], launch["arena_bytes"]
+            allowed = int(self._properties.get("sharedMemPerBlockOptin", arena))
+            if arena > allowed:
+                raise self._misfit(f"it wants {arena} bytes of shared memory, there are {allowed}")
+            if name not in kernels:
+                kernels[name] = module.get_function(name)  # which keeps the module loaded
+            most = max(row["arena_bytes"] for row in self._launches if row["kernel"] == name)
+            self._cupy.cuda.driver.funcSetAttribute(kernels[name].ptr, _MAX_DYNAMIC_SHARED, most)
+        return kernels
 
-    def _resident_blocks(self, launch: dict[str, int]) -> int:
+    def _resident_blocks(self, launch: dict[str, Any]) -> int:
         """Blocks that are resident at once; fewer than lanes is fine, a block then runs several
         lanes.
         """
         per_sm = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            self._kernel.ptr, launch["threads"], launch["arena_bytes"]
+            self._kernels[launch["kernel"]].ptr, launch["threads"], launch["arena_bytes"]
         )
         if per_sm < 1:
             raise self._misfit("not one block of it fits on an SM")
-        return min(int(self._properties["multiProcessorCount"]) * int(per_sm), launch["lanes"])
+        resident = int(self._properties["multiProcessorCount"]) * int(per_sm)
+        return min(resident, int(launch["lanes"]))
 
     def _misfit(self, reason: str) -> DeviceError:
         return DeviceError(
@@ -164,7 +170,7 @@ class CudaDriver:
         spaces = np.zeros(1, self._spaces)
         spaces["base"][0] = [array.data.ptr for array in arrays]
         for number, launch in enumerate(self._launches):
-            self._kernel(
+            self._kernels[launch["kernel"]](
                 (self._blocks[number],),
                 (launch["threads"],),
                 (spaces, self._control, np.int32(number)),

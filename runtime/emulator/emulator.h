@@ -153,6 +153,13 @@ static inline T __shfl_xor_sync(unsigned mask, T value, int lane_bits) {
   return rf_emulator_take_from(mask, value, rf_emulator_lane() ^ (lane_bits & 31));
 }
 
+// All 32 lanes take part: each gets what its neighbours in ever larger groups have gathered.
+static inline unsigned __ballot_sync(unsigned mask, int predicate) {
+  unsigned votes = predicate ? 1u << rf_emulator_lane() : 0u;
+  for (int step = 1; step < 32; step *= 2) votes |= __shfl_xor_sync(mask, votes, step);
+  return votes;
+}
+
 // Lanes without a partner keep their own value, as on the device.
 template <class T>
 static inline T __shfl_down_sync(unsigned mask, T value, unsigned delta) {

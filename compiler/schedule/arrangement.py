@@ -1,0 +1,124 @@
+"""What policies share: who depends on whom, and which vEU takes how many rTasks of what.
+
+An Arrangement says where everything runs and in which order, and nothing about waiting; a policy
+makes a Plan of it by adding the synchronisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from ramforge.compiler.device import VDevice
+from ramforge.compiler.expressions.regions import Ints
+from ramforge.compiler.plan import Kind, Row, compress
+from ramforge.compiler.rprogram import ROperator
+
+Times = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """Which lanes run an rOperator: lane ``lane[i]`` takes ``count[i]`` tasks from ``first[i]`` on.
+
+    Lanes ascend, and so do their tasks.
+    """
+
+    lane: Ints
+    first: Ints
+    count: Ints
+
+    def rows(self, operator: int) -> list[Row]:
+        return list(compress(Kind.RUN, operator, self.lane, self.first, self.count))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """One launch in the making: its waves of rOperators, in order, on a vDevice of its own."""
+
+    device: VDevice
+    waves: tuple[tuple[int, ...], ...]
+
+    @property
+    def operators(self) -> tuple[int, ...]:
+        """All rOperators, in the order in which a lane runs them."""
+        return tuple(number for wave in self.waves for number in wave)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrangement:
+    """Stages one after the other, and the share of each rOperator."""
+
+    stages: tuple[Stage, ...]
+    shares: tuple[Share, ...]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The number of each rOperator's wave, counted over all stages."""
+        found = [0] * len(self.shares)
+        waves = (wave for stage in self.stages for wave in stage.waves)
+        for step, wave in enumerate(waves):
+            for number in wave:
+                found[number] = step
+        return tuple(found)
+
+
+def writers(operators: Sequence[ROperator]) -> dict[str, int]:
+    """The rOperator that writes each tensor."""
+    return {name: i for i, operator in enumerate(operators) for name in operator.variant.writes}
+
+
+def dependencies(reads: Sequence[Iterable[str]], writes: Sequence[Iterable[str]]) -> nx.DiGraph:
+    """The graph of rOperators by what they read and write, an edge from the writer of a tensor to
+    each reader. Computed, never declared.
+    """
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(len(reads)))
+    writer = {name: number for number, names in enumerate(writes) for name in names}
+    graph.add_edges_from(
+        (writer[name], number)
+        for number, names in enumerate(reads)
+        for name in names
+        if name in writer
+    )
+    return graph
+
+
+def levels(reads: Sequence[Iterable[str]], writes: Sequence[Iterable[str]]) -> list[list[int]]:
+    """The breadth-first fringes: every rOperator as early as what it reads allows."""
+    return [sorted(fringe) for fringe in nx.topological_generations(dependencies(reads, writes))]
+
+
+def place(tasks: int, task_ns: float, ready: Times, not_before: float = 0.0) -> Share:
+    """Give each task to the vEU that can start it earliest, the lower number first.
+
+    ``ready`` is when each vEU is free, and is brought up to date.
+    """
+    start = np.maximum(ready, not_before)
+    counts = _level(tasks, task_ns, start)
+    left = tasks - int(counts.sum())
+    if left:  # the last few, one by one in the order of their starts
+        rounds = -(-left // len(start)) + 2
+        turns = start + (counts + np.arange(rounds)[:, None]) * task_ns
+        chosen = np.argsort(turns, axis=None, kind="stable")[:left]
+        counts += np.bincount(chosen % len(start), minlength=len(start))
+    lane = np.flatnonzero(counts)
+    taken = counts[lane]
+    ready[lane] = start[lane] + taken * task_ns
+    return Share(lane, np.cumsum(taken) - taken, taken)
+
+
+def _level(tasks: int, task_ns: float, start: Times) -> Ints:
+    """What each vEU gets for certain: whole tasks up to a level that all of them together fill."""
+    if tasks < len(start) or task_ns <= 0:
+        return np.zeros(len(start), dtype=np.int64)
+    ordered = np.sort(start)
+    busy = np.arange(1, len(start) + 1)
+    level = (tasks * task_ns + np.cumsum(ordered)) / busy
+    used = int(np.flatnonzero(level >= ordered)[-1])
+    whole: Ints = np.floor((level[used] - start) / task_ns).astype(np.int64)
+    return np.maximum(whole - 1, 0)

@@ -1,0 +1,116 @@
+"""The whole of scheduling: choose variants and stages, arrange, plan the memory, synchronise, and
+of several plans take the one that is predicted to be done first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ramforge.compiler.cost import CostModel
+from ramforge.compiler.device import Target, vdevices
+from ramforge.compiler.ir import Graph
+from ramforge.compiler.memory import Memory, conflicts, plan_memory
+from ramforge.compiler.plan import Plan
+from ramforge.compiler.rprogram import ROperator
+from ramforge.compiler.schedule.arrangement import Stage, levels
+from ramforge.compiler.schedule.policy import Policy
+from ramforge.compiler.schedule.selection import Options, Rule, Selection, Selector, select
+from ramforge.compiler.schedule.simulate import Timeline, simulate
+
+# The size in bytes of each constant that these rOperators want, in the order of the file.
+Sizes = Callable[[Sequence[ROperator]], Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scheduled:
+    """A plan with all that belongs to it."""
+
+    operators: tuple[ROperator, ...]
+    plan: Plan
+    memory: Memory
+    timeline: Timeline
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """What is to be scheduled, and by which costs."""
+
+    graph: Graph
+    target: Target
+    cost: CostModel
+    reads: Sequence[Sequence[str]]  # of each rOperator
+    writes: Sequence[Sequence[str]]
+    choices: Sequence[Options]
+    realise: Callable[[tuple[int, ...]], tuple[ROperator, ...]]
+    sizes: Sizes
+
+    def best(self, policies: Sequence[Policy], rule: Rule = Rule.SELECTED) -> Scheduled:
+        """The best plan of these policies; the first of those that are equally good."""
+        found = [self.plan(policy, selection) for policy in policies
+                 for selection in self.selections(policy, rule)]  # fmt: skip
+        return min(found, key=lambda scheduled: scheduled.timeline.makespan_ns)
+
+    def selections(self, policy: Policy, rule: Rule) -> tuple[Selection, ...]:
+        """The variants to try. What is selected for the waves is not sure to be better under
+        another policy, so that the fastest are tried as well.
+        """
+        selected = self.selection(policy, rule)
+        if rule is not Rule.SELECTED or policy.is_alone:
+            return (selected,)
+        fastest = self.selection(policy, Rule.FASTEST)
+        return (selected,) if fastest.options == selected.options else (selected, fastest)
+
+    def selection(self, policy: Policy, rule: Rule) -> Selection:
+        devices = vdevices(self.target)
+        if not policy.is_alone:
+            waves = levels(self.reads, self.writes)
+            return select(waves, self.choices, Selector(devices, self.cost, rule))
+        # alone on the device the fastest is the best
+        rule = Rule.FASTEST if rule is Rule.SELECTED else rule
+        selector = Selector(devices, self.cost, rule)
+        single = [select([[n]], self.choices, selector) for n in range(len(self.choices))]
+        return Selection(
+            tuple(found.options[n] for n, found in enumerate(single)),
+            tuple(stage for found in single for stage in found.stages),
+        )
+
+    def plan(self, policy: Policy, selection: Selection) -> Scheduled:
+        operators = self.realise(selection.options)
+        return plan(
+            policy, operators, selection.stages, self.graph, self.target, self.cost, self.sizes
+        )
+
+
+def plan(
+    policy: Policy,
+    operators: tuple[ROperator, ...],
+    stages: tuple[Stage, ...],
+    graph: Graph,
+    target: Target,
+    cost: CostModel,
+    sizes: Sizes,
+) -> Scheduled:
+    """One plan by one policy for rOperators whose variants and stages are chosen."""
+    arranged = policy.arrange(operators, stages, cost)
+    steps = arranged.steps
+    memory = plan_memory(graph, operators, steps, sizes(operators), policy.slack)
+    made = policy.synchronise(operators, arranged, conflicts(memory, operators, steps))
+    return Scheduled(operators, made, memory, simulate(operators, made, target, cost))
+
+
+def fixed(operators: Sequence[ROperator], policy: Policy, target: Target, cost: CostModel
+          ) -> tuple[Stage, ...]:  # fmt: skip
+    """The stages of rOperators that have one variant each."""
+    choices = [(operator.variant,) for operator in operators]
+    waves = levels(
+        [tuple(operator.variant.reads) for operator in operators],
+        [tuple(operator.variant.writes) for operator in operators],
+    )
+    selector = Selector(vdevices(target), cost, Rule.FASTEST)
+    if not policy.is_alone:
+        return select(waves, choices, selector).stages
+    stages = [
+        stage for n in range(len(choices)) for stage in select([[n]], choices, selector).stages
+    ]
+    return tuple(stages)

@@ -1,0 +1,216 @@
+"""What a Plan is predicted to do in time: each lane's entries, from when to when.
+
+Rows are gone through in their order; a lane's time goes forward with what it runs and with what it
+waits for. It serves ``auto``, ``inspect``, the benchmark of schedules and the traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ramforge.compiler.cost import CostModel, SyncCost
+from ramforge.compiler.device import Target, VDevice
+from ramforge.compiler.expressions.regions import Ints
+from ramforge.compiler.plan import Kind, Launch, Plan, Row
+from ramforge.compiler.rprogram import ROperator
+
+Times = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Runs and waits of all lanes as columns, in nanoseconds from the start of the program.
+
+    ``kind`` is RUN or WAIT; ``what`` an rOperator, or the event that is waited for.
+    """
+
+    launch_ns: Times  # how long each launch takes, with the launch itself
+    units: Ints  # the lanes of each launch
+    launch: Ints
+    lane: Ints
+    kind: Ints
+    what: Ints
+    first: Ints
+    count: Ints
+    start: Times
+    end: Times
+
+    @property
+    def makespan_ns(self) -> float:
+        return float(self.launch_ns.sum())
+
+    @cached_property
+    def busy_ns(self) -> float:
+        """vEU time spent on rTasks."""
+        runs = self.kind == Kind.RUN
+        return float((self.end - self.start)[runs].sum())
+
+    @property
+    def utilisation(self) -> float:
+        """The part of all vEUs' time that is spent on rTasks."""
+        whole = float((self.launch_ns * self.units).sum())
+        return self.busy_ns / whole if whole else 0.0
+
+    @property
+    def waiting_ns(self) -> float:
+        """vEU time spent waiting in the launches."""
+        waits = self.kind == Kind.WAIT
+        return float((self.end - self.start)[waits].sum())
+
+
+def simulate(
+    operators: Sequence[ROperator], plan: Plan, target: Target, cost: CostModel
+) -> Timeline:
+    """Predict the times of a plan."""
+    sync = cost.sync(target)
+    active = _active(plan, len(operators))
+    parts: list[_Part] = []
+    launch_ns = []
+    begin = 0.0
+    for number, launch in enumerate(plan.launches):
+        run = _LaunchRun(number, launch, operators, target, cost, sync, active, begin)
+        launch_ns.append(run.go())
+        begin += launch_ns[-1]
+        parts += run.parts
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts] or [np.zeros(0)])
+        for name in ("launch", "lane", "kind", "what", "first", "count", "start", "end")
+    }
+    units = np.array([launch.lanes for launch in plan.launches], dtype=np.int64)
+    return Timeline(np.array(launch_ns), units, **columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What one row adds to a timeline."""
+
+    launch: Ints
+    lane: Ints
+    kind: Ints
+    what: Ints
+    first: Ints
+    count: Ints
+    start: Times
+    end: Times
+
+
+def _active(plan: Plan, operators: int) -> list[int]:
+    """For each rOperator how many lanes are busy in its step."""
+    lanes: dict[int, list[Ints]] = {}
+    for launch in plan.launches:
+        entries = launch.rows.spread(launch.rows.of_kind(Kind.RUN))
+        steps = np.array(plan.steps, dtype=np.int64)[entries.what]
+        order = np.argsort(steps, kind="stable")
+        cuts = np.flatnonzero(np.diff(steps[order])) + 1
+        for piece in np.split(order, cuts):
+            if len(piece):
+                lanes.setdefault(int(steps[piece[0]]), []).append(entries.lane[piece])
+    busy = {step: len(np.unique(np.concatenate(found))) for step, found in lanes.items()}
+    return [busy.get(plan.steps[number], 1) for number in range(operators)]
+
+
+class _LaunchRun:
+    """One launch on its way through time."""
+
+    def __init__(
+        self,
+        number: int,
+        launch: Launch,
+        operators: Sequence[ROperator],
+        target: Target,
+        cost: CostModel,
+        sync: SyncCost,
+        active: Sequence[int],
+        begin: float,
+    ) -> None:
+        self._number = number
+        self._launch = launch
+        self._operators = operators
+        self._cost = cost
+        self._sync = sync
+        self._active = active
+        shape = launch.shape
+        self._device = VDevice(target, shape.threads, shape.blocks_per_sm, shape.arena_bytes)
+        self._begin = begin
+        self._time = np.full(launch.lanes, begin + sync.launch_ns)
+        self._full: dict[int, Times] = {}  # when each counter of an event is full
+        self._signals: dict[int, Ints] = {}
+        self._size = launch.events.size.tolist()
+        self._group = launch.events.group.tolist()
+        self._task_ns: dict[int, float] = {}
+        # waits that follow each other poll together: when the first of them began
+        self._waiting_since = np.full(launch.lanes, np.nan)
+        self.parts: list[_Part] = []
+
+    def go(self) -> float:
+        """How long the launch takes."""
+        for row in self._launch.rows:
+            if row.kind is Kind.RUN:
+                self._run(row)
+            elif row.kind is Kind.SIGNAL:
+                self._signal(row)
+            elif row.kind is Kind.WAIT:
+                self._wait(row)
+        return float(self._time.max(initial=self._begin)) - self._begin
+
+    def _run(self, row: Row) -> None:
+        if row.what not in self._task_ns:
+            work = self._operators[row.what].variant
+            active = self._active[row.what]
+            self._task_ns[row.what] = self._cost.task_ns(work, self._device, active)
+        start = self._time[row.lane : row.lane + row.lanes].copy()
+        self._time[row.lane : row.lane + row.lanes] += row.units * self._task_ns[row.what]
+        self._waiting_since[row.lane : row.lane + row.lanes] = np.nan
+        self._note(row, start)
+
+    def _signal(self, row: Row) -> None:
+        event, group = row.what, self._group[row.what]
+        counters = -(-self._size[event] // group)
+        if event not in self._full:
+            self._full[event] = np.zeros(counters)
+            self._signals[event] = np.zeros(counters, dtype=np.int64)
+        first = row.firsts()
+        low, high = first // group, (first + row.units - 1) // group
+        now = self._time[row.lane : row.lane + row.lanes]
+        for place in range(int((high - low).max()) + 1):
+            counter = np.minimum(low + place, high)
+            np.maximum.at(self._full[event], counter, now)
+            np.add.at(self._signals[event], counter, low + place <= high)
+
+    def _wait(self, row: Row) -> None:
+        event, group = row.what, self._group[row.what]
+        arrival = self._sync.arrival_ns(self._signals[event], self._launch.lanes)
+        there = self._full[event] + arrival
+        first = row.firsts()
+        low, high = first // group, (first + row.units - 1) // group
+        until = there[low]
+        for place in range(1, int((high - low).max()) + 1):
+            until = np.maximum(until, there[np.minimum(low + place, high)])
+        start = self._time[row.lane : row.lane + row.lanes].copy()
+        since = self._waiting_since[row.lane : row.lane + row.lanes]
+        since[:] = np.where(np.isnan(since), start, since)
+        answered = np.maximum(until, since + self._sync.poll_ns)
+        self._time[row.lane : row.lane + row.lanes] = np.maximum(start, answered)
+        self._note(row, start)
+
+    def _note(self, row: Row, start: Times) -> None:
+        lanes = row.lane + np.arange(row.lanes)
+        same = np.ones(row.lanes, dtype=np.int64)
+        end = self._time[row.lane : row.lane + row.lanes].copy()
+        self.parts.append(
+            _Part(
+                same * self._number,
+                lanes,
+                same * int(row.kind),
+                same * row.what,
+                row.firsts(),
+                same * row.units,
+                start,
+                end,
+            )
+        )
