@@ -23,8 +23,8 @@ from ramforge.compiler.device import RESERVED_BYTES, Target
 from ramforge.compiler.errors import RamforgeError
 from ramforge.compiler.expressions.regions import Boxes, Ints
 from ramforge.compiler.ir import Graph
-from ramforge.compiler.memory import WORKSPACE, Memory, neighbours
-from ramforge.compiler.plan import Kind, Launch, Plan, Row
+from ramforge.compiler.memory import ALIGNMENT, WEIGHTS, WORKSPACE, Memory, Place, neighbours
+from ramforge.compiler.plan import Entries, Kind, Launch, Plan
 from ramforge.compiler.rprogram import ROperator
 
 
@@ -152,19 +152,46 @@ def _check_rows(number: int, launch: Launch, operators: Sequence[ROperator]) -> 
 
 
 def _check_signals(number: int, launch: Launch) -> None:
-    """Every unit of every event is signalled exactly once: so full means all of them."""
+    """Every counter that is awaited becomes full with its last signal, in an earlier row: so a wait
+    ends, and only when all of them have come.
+    """
+    where, events = f"launch {number}", launch.events
+    missing, last = _signalled(launch)
+    waits = launch.rows.spread(launch.rows.of_kind(Kind.WAIT))
+    if not len(waits.row):
+        return
+    begin = (np.cumsum(events.groups) - events.groups)[waits.what]
+    low, high = waits.groups(events.group[waits.what])
+    spans = np.stack([begin + low, begin + high], axis=1).ravel()
+    wrong = np.append(0, np.cumsum(missing != 0))[spans]
+    never = waits.what[wrong[1::2] > wrong[::2]][:1].tolist()
+    _require(not never, where, f"event {never} is not signalled as often as it is awaited for")
+    latest = np.maximum.reduceat(np.append(last, -1), spans)[::2]
+    late = waits.what[latest >= waits.row][:1].tolist()
+    _require(not late, where, f"event {late} is awaited before its last signal")
+
+
+def _signalled(launch: Launch) -> tuple[Ints, Ints]:
+    """For each counter how many signals too few it gets, and the row of the last of them."""
     events = launch.events
-    start = np.cumsum(events.size + 1) - events.size - 1
-    entries = launch.rows.spread(launch.rows.of_kind(Kind.SIGNAL))
-    change = np.zeros(int((events.size + 1).sum()), dtype=np.int64)
-    np.add.at(change, start[entries.what] + entries.first, 1)
-    np.add.at(change, start[entries.what] + entries.first + entries.units, -1)
-    said = np.cumsum(change)
-    said[start + events.size] = 1  # between two events
-    wrong = np.flatnonzero(said != 1)
-    event = np.searchsorted(start, wrong[:1], side="right") - 1
-    _require(not len(wrong), f"launch {number}", f"event {event.tolist()} has a unit that is not "
-             "signalled exactly once")  # fmt: skip
+    begin = np.cumsum(events.groups) - events.groups
+    missing = np.repeat(events.group, events.groups)
+    last = np.full(events.counters, -1, dtype=np.int64)
+    signals = launch.rows.spread(launch.rows.of_kind(Kind.SIGNAL))
+    group, size = events.group[signals.what], events.size[signals.what]
+    low, high = signals.groups(group)
+    end = signals.first + signals.units
+    # whoever does the last unit of an event stands for those that its last group lacks
+    end = np.where(end == size, events.groups[signals.what] * group, end)
+    for place in range(int((high - low).max(initial=0))):
+        some = low + place < high
+        counter = low[some] + place
+        from_, to = counter * group[some], (counter + 1) * group[some]
+        own = np.minimum(end[some], to) - np.maximum(signals.first[some], from_)
+        counter += begin[signals.what[some]]
+        np.subtract.at(missing, counter, own)
+        np.maximum.at(last, counter, signals.row[some])
+    return missing, last
 
 
 def _runs(operators: Sequence[ROperator], plan: Plan) -> list[Runs]:
@@ -197,6 +224,12 @@ def _check_every_task_once(operators: Sequence[ROperator], runs: Sequence[Runs])
 
 def _check_places(operators: Sequence[ROperator], memory: Memory, graph: Graph) -> None:
     """What is written lies in the workspace or is an output; what is read there was written."""
+    outside = {
+        name: Place(WEIGHTS + 1 + number, 0)
+        for number, name in enumerate((*graph.inputs, *graph.outputs))
+    }
+    moved = [name for name, place in outside.items() if memory.places[name] != place]
+    _require(not moved, "planning memory", f"the caller looks for {moved} elsewhere")
     written: set[str] = set()
     for operator in operators:
         for name in operator.variant.operands:
@@ -207,6 +240,8 @@ def _check_places(operators: Sequence[ROperator], memory: Memory, graph: Graph) 
                 end = place.offset + graph.tensor(name).nbytes
                 inside = place.offset >= 0 and end <= memory.workspace_bytes
                 _require(inside, "planning memory", f"{name!r} is not inside the workspace")
+                aligned = place.offset % ALIGNMENT == 0
+                _require(aligned, "planning memory", f"{name!r} does not begin on a boundary")
                 _require(name in written, "planning memory", f"{name!r} is read but never written")
             elif is_written:
                 _require(
@@ -241,45 +276,40 @@ class _Replay:
         self._reused = self._reuse(memory, graph)
 
     def check(self) -> None:
-        left = np.array([len(np.unique(own.row)) for own in self._runs])
-        clocks: dict[int, list[tuple[int, Clock]]] = {}
+        left = [len(own.row) for own in self._runs]
+        seen: dict[int, list[tuple[Ints, Clock]]] = {}  # first tasks, clocks as their runs begin
         offset = 0
-        for number, launch in enumerate(self._plan.launches):
-            state = _LaunchState(number, launch, self._lanes, offset)
-            for at, row in enumerate(launch.rows):
-                if row.kind is Kind.RUN:
-                    seen = state.clocks.over[row.lane : row.lane + row.lanes]
-                    clocks.setdefault(row.what, []).append((row.lane, seen.copy()))
-                    left[row.what] -= 1
-                    if not left[row.what]:
-                        self._look_at(row.what, clocks.pop(row.what))
-                state.do(at, row)
+        for launch in self._plan.launches:
+            state = _LaunchState(launch, self._lanes, offset)
+            for kind, what, entries in launch.rows.batches():
+                if kind is Kind.RUN:
+                    clock = state.clocks.over[entries.lane]
+                    seen.setdefault(what, []).append((entries.first, clock))
+                    left[what] -= len(entries.lane)
+                    if not left[what]:
+                        self._look_at(what, seen.pop(what))
+                state.do(kind, what, entries)
             offset += len(launch.rows)
 
-    def _look_at(self, number: int, seen: list[tuple[int, Clock]]) -> None:
-        """``seen`` has for each row of runs its first lane and the clocks with which they begin."""
-        clock = self._in_order(number, seen)
+    def _look_at(self, number: int, seen: list[tuple[Ints, Clock]]) -> None:
+        """Everything that an rOperator touches has to be ready for it."""
+        clock = seen[0][1]
+        if len(seen) > 1:
+            first = np.concatenate([first for first, _ in seen])
+            clock = np.concatenate([part for _, part in seen])[np.argsort(first)]
+        else:
+            clock = clock[np.argsort(seen[0][0], kind="stable")]
         floor = clock.min(axis=0)  # what is over for all of its runs
         for name, boxes in self._operators[number].variant.reads.items():
             source = self._writer.get(name)
             if source is not None and not (floor > self._last[source]).all():
                 self._check_read(number, name, boxes, clock)
-        for first, second in self._reused.get(number, ()):
-            users = self._last[list(self._users[first])].max(axis=0)
+        for first_tensor, second in self._reused.get(number, ()):
+            users = self._last[self._users[first_tensor]].max(axis=0)
             safe = bool((floor > users).all())
-            _require(safe, "planning memory", f"{first!r} and {second!r} share memory in use")
-
-    def _in_order(self, number: int, seen: list[tuple[int, Clock]]) -> Clock:
-        """The clocks of the runs of an rOperator, in the order of ``_runs``."""
-        if len(seen) == 1:
-            own = self._runs[number]
-            return np.asarray(seen[0][1][own.lane - seen[0][0]])
-        rows = np.unique(self._runs[number].row)
-        table = np.empty((len(self._runs[number].lane), self._lanes), dtype=np.int32)
-        for row, (lane, clock) in zip(rows, seen, strict=True):
-            own_row = np.flatnonzero(self._runs[number].row == row)
-            table[own_row] = clock[self._runs[number].lane[own_row] - lane]
-        return table
+            _require(
+                safe, "planning memory", f"{first_tensor!r} and {second!r} share memory in use"
+            )
 
     def _check_read(self, number: int, name: str, boxes: Boxes, clock: Clock) -> None:
         source = self._writer[name]
@@ -289,6 +319,8 @@ class _Replay:
             self._made[name] = _around(written, other)
         doubtful = other.unfinished(clock)
         _meeting(doubtful, _around(boxes, own), self._made[name])
+        if not doubtful.any():
+            return
         for run, behind in zip(*np.nonzero(doubtful), strict=True):
             # the boxes around whole runs meet; whether those of single tasks do decides
             mine, others = _tasks(boxes, own, int(run)), _tasks(written, other, int(behind))
@@ -320,58 +352,24 @@ class _Replay:
 
 
 class _LaunchState:
-    """The clocks of one launch, and how many units of each counter have been signalled."""
+    """The clocks of one launch."""
 
-    def __init__(self, number: int, launch: Launch, lanes: int, offset: int) -> None:
-        self._where = f"launch {number}"
-        self._group = launch.events.group.tolist()
-        self._size = launch.events.size.tolist()
-        self._groups = launch.events.groups.tolist()
+    def __init__(self, launch: Launch, lanes: int, offset: int) -> None:
+        self._events = launch.events
         self._offset = offset
         self.clocks = Clocks(lanes, offset)
-        self._missing: dict[int, Ints] = {}
         waits = launch.rows.of_kind(Kind.WAIT)
         self._last_wait = dict(zip(launch.rows.what[waits].tolist(), waits.tolist(), strict=True))
 
-    def do(self, at: int, row: Row) -> None:
-        if row.kind is Kind.WAIT:
-            self._wait(at, row)
-        elif row.kind is Kind.SIGNAL:
-            self._signal(row)
-        self.clocks.pass_row(at + self._offset, row)
-
-    def _signal(self, row: Row) -> None:
-        event = row.what
-        if event not in self._last_wait:
-            return
-        group, size = self._group[event], self._size[event]
-        if event not in self._missing:
-            ends = np.minimum(np.arange(1, self._groups[event] + 1) * group, size)
-            self._missing[event] = np.diff(ends, prepend=0)
-        first = row.firsts()
-        missing = self._missing[event]
-        low, high = first // group, (first + row.units - 1) // group
-        for place in range(int((high - low).max()) + 1):
-            counter = low + place
-            own = np.minimum(first + row.units, (counter + 1) * group)
-            own = own - np.maximum(first, counter * group)
-            some = own > 0
-            np.subtract.at(missing, counter[some], own[some])
-        self.clocks.signal(event, self._groups[event], group, row)
-
-    def _wait(self, at: int, row: Row) -> None:
-        event = row.what
-        first = row.firsts()
-        group = self._group[event]
-        late = True
-        if event in self._missing:
-            low, high = first // group, (first + row.units - 1) // group + 1
-            open_ = np.concatenate([[0], np.cumsum(self._missing[event] > 0)])
-            late = bool((open_[high] > open_[low]).any())
-        _require(not late, self._where, f"event {event} is awaited before its last signal")
-        self.clocks.wait(event, group, row)
-        if self._last_wait[event] == at:
-            self.clocks.forget(event)
+    def do(self, kind: Kind, what: int, entries: Entries) -> None:
+        if kind is Kind.WAIT:
+            self.clocks.wait(what, int(self._events.group[what]), entries)
+            if self._last_wait[what] == entries.row[-1]:
+                self.clocks.forget(what)
+        elif kind is Kind.SIGNAL and what in self._last_wait:
+            groups, group = int(self._events.groups[what]), int(self._events.group[what])
+            self.clocks.signal(what, groups, group, entries)
+        self.clocks.pass_rows(entries, self._offset)
 
 
 def _around(boxes: Boxes, runs: Runs) -> Boxes:

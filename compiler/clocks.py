@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramforge.compiler.expressions.regions import Ints
-from ramforge.compiler.plan import Row
+from ramforge.compiler.plan import Entries
 
 Clock = NDArray[np.int32]
 
@@ -23,46 +23,41 @@ class Clocks:
         self.over: Clock = np.full((lanes, lanes), start, dtype=np.int32)
         self._told: dict[int, Clock] = {}
 
-    def pass_row(self, number: int, row: Row) -> None:
-        """The lanes of a row have done with it."""
-        lanes = np.arange(row.lane, row.lane + row.lanes)
-        self.over[lanes, lanes] = number + 1
+    def pass_rows(self, entries: Entries, start: int = 0) -> None:
+        """The lanes of these entries have done with them; row 0 of them is row ``start``."""
+        self.over[entries.lane, entries.lane] = entries.row + (start + 1)
 
-    def signal(self, event: int, groups: int, group: int, row: Row) -> None:
-        """Those who wait for these units will know what the lanes of the row know now."""
-        own = self.over[row.lane : row.lane + row.lanes]
+    def signal(self, event: int, groups: int, group: int, entries: Entries) -> None:
+        """Those who wait for these units will know what the lanes know now."""
         told = self._told.get(event)
         if told is None:
             told = self._told[event] = np.zeros((groups, self.over.shape[1]), dtype=np.int32)
-        first = row.firsts()
-        low, high = first // group, (first + row.units - 1) // group + 1
-        if low[0] == low[-1] and high[0] == high[-1] == low[0] + 1:  # all to one counter
-            np.maximum(told[low[0]], own.max(axis=0), out=told[low[0]])
-        elif row.step >= 0:  # each counter hears from neighbouring lanes
-            counters = np.arange(low[0], high[-1])
-            begin = np.searchsorted(high, counters, side="right")
-            end = np.searchsorted(low, counters, side="right")
-            heard = begin < end
-            counters = counters[heard]
-            told[counters] = np.maximum(told[counters], largest(own, begin[heard], end[heard]))
-        else:
-            for lane in range(row.lanes):
-                part = told[low[lane] : high[lane]]
-                np.maximum(part, own[lane], out=part)
+        low, high = entries.groups(group)
+        order = np.argsort(low, kind="stable")
+        low, high, own = low[order], high[order], self.over[entries.lane[order]]
+        if (np.diff(high) < 0).any():  # units that lie within other units
+            for line, begin, end in zip(own, low, high, strict=True):
+                np.maximum(told[begin:end], line, out=told[begin:end])
+            return
+        counters = np.arange(low[0], high[-1])
+        begin = np.searchsorted(high, counters, side="right")
+        end = np.searchsorted(low, counters, side="right")
+        heard = begin < end  # each counter hears from neighbouring lines
+        counters = counters[heard]
+        told[counters] = np.maximum(told[counters], largest(own, begin[heard], end[heard]))
 
-    def wait(self, event: int, group: int, row: Row) -> None:
-        """The lanes of a row learn what was told about these units."""
-        first = row.firsts()
-        low, high = first // group, (first + row.units - 1) // group + 1
-        own = self.over[row.lane : row.lane + row.lanes]
-        told = self._told[event]
-        # lanes that wait for the same stand next to each other
-        starts = np.arange(0, row.lanes, row.per if row.step else row.lanes)
-        heard = largest(told, low[starts], high[starts])
-        if len(starts) == 1:
-            np.maximum(own, heard[0], out=own)
+    def wait(self, event: int, group: int, entries: Entries) -> None:
+        """The lanes of these entries learn what was told about their units."""
+        low, high = entries.groups(group)
+        heard = largest(self._told[event], low, high)
+        lane = entries.lane
+        if (np.diff(lane) <= 0).any():  # some lane waits twice
+            np.maximum.at(self.over, lane, heard)
+        elif lane[-1] - lane[0] == len(lane) - 1:
+            own = self.over[lane[0] : lane[-1] + 1]
+            np.maximum(own, heard, out=own)
         else:
-            np.maximum(own, np.repeat(heard, row.per, axis=0)[: row.lanes], out=own)
+            self.over[lane] = np.maximum(self.over[lane], heard)
 
     def forget(self, event: int) -> None:
         """Nobody will wait for this event any more."""
@@ -71,16 +66,22 @@ class Clocks:
 
 def largest(table: Clock, begin: Ints, end: Ints) -> Clock:
     """For each (begin, end) the largest of each column in these lines of the table."""
-    if len(begin) == 1:
-        return np.asarray(table[begin[0] : end[0]].max(axis=0, keepdims=True))
+    pairs = begin * (len(table) + 1) + end
+    unique, back = np.unique(pairs, return_inverse=True)
+    if len(unique) < len(pairs):
+        begin, end = unique // (len(table) + 1), unique % (len(table) + 1)
+        return largest(table, begin, end)[back]
     width = end - begin
-    if (width == 1).all():
-        return table[begin]
-    if int(width.max()) <= 4:
-        found = table[begin]
-        for place in range(1, int(width.max())):
-            found = np.maximum(found, table[np.minimum(begin + place, end - 1)])
-        return found
-    padded = np.concatenate([table, table[-1:]])
-    pairs = np.stack([begin, end], axis=1).ravel()
-    return np.asarray(np.maximum.reduceat(padded, pairs, axis=0)[::2])
+    if len(width) == 1:
+        return np.asarray(table[begin[0] : end[0]].max(axis=0, keepdims=True))
+    # doubled[k] has the largest of 2**k lines; any range is the union of two such
+    power = np.frexp(width)[1] - 1
+    found: Clock = np.empty((len(begin), table.shape[1]), dtype=table.dtype)
+    for k in range(int(power.max()) + 1):
+        if k:
+            half = 1 << (k - 1)
+            table = np.maximum(table[:-half], table[half:])
+        mine = np.flatnonzero(power == k)
+        if len(mine):
+            found[mine] = np.maximum(table[begin[mine]], table[end[mine] - (1 << k)])
+    return found

@@ -11,13 +11,14 @@ that come to a barrier), Signal says that some units are done, and Wait goes on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ramforge.compiler.expressions.regions import Ints
 
@@ -90,6 +91,22 @@ class Rows:
         first = self.first[row] + place // self.per[row] * self.step[row]
         return Entries(row, self.lane[row] + place, self.what[row], first, self.units[row])
 
+    def where(self, kept: NDArray[np.bool_]) -> Rows:
+        """Some of the rows."""
+        return Rows(*(getattr(self, name)[kept] for name in Row._fields))
+
+    def batches(self) -> Iterator[tuple[Kind, int, Entries]]:
+        """The rows in their order, neighbours of the same kind about the same thing at once."""
+        new = np.ones(len(self), dtype=np.bool_)
+        new[1:] = (np.diff(self.kind) != 0) | (np.diff(self.what) != 0)
+        starts = np.flatnonzero(new)
+        every = self.spread(np.arange(len(self)))
+        cuts = np.searchsorted(every.row, starts)
+        kinds, whats = self.kind[starts].tolist(), self.what[starts].tolist()
+        ends = [*cuts.tolist(), len(every.row)][1:]
+        for kind, what, begin, end in zip(kinds, whats, cuts.tolist(), ends, strict=True):
+            yield Kind(kind), what, every.part(begin, end)
+
     def of_kind(self, kind: Kind) -> Ints:
         """The numbers of the rows of one kind."""
         return np.flatnonzero(self.kind == kind)
@@ -107,6 +124,17 @@ class Entries:
     what: Ints
     first: Ints
     units: Ints
+
+    def groups(self, group: int) -> tuple[Ints, Ints]:
+        """The first group of units that each entry is about, and the one after the last."""
+        return self.first // group, (self.first + self.units - 1) // group + 1
+
+    def part(self, begin: int, end: int) -> Entries:
+        """Some neighbouring entries."""
+        own = slice(begin, end)
+        return Entries(
+            self.row[own], self.lane[own], self.what[own], self.first[own], self.units[own]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,30 +222,84 @@ class Plan:
         )
 
 
-def compress(kind: Kind, what: int, lane: Ints, first: Ints, count: Ints | int) -> Iterator[Row]:
-    """The fewest rows, taken greedily, for entries of these ascending lanes."""
-    if not len(lane):
-        return
-    count = np.broadcast_to(np.asarray(count, dtype=np.int64), lane.shape)
-    new = np.ones(len(lane), dtype=np.bool_)  # where a piece of equal neighbours starts
-    new[1:] = (np.diff(lane) != 1) | (np.diff(first) != 0) | (np.diff(count) != 0)
-    start = np.flatnonzero(new)
-    size = np.diff(start, append=len(lane))
-    # neighbouring pieces may be one row if they are alike; the step between them, else none
-    alike = (np.diff(lane[start]) == size[:-1]) & (np.diff(size) == 0)
-    alike &= np.diff(count[start]) == 0
-    step = np.diff(first[start])
-    # how far the step at each piece stays what it is
-    broken = np.flatnonzero(~alike | np.append(True, np.diff(step) != 0)[: len(alike)])
-    piece = 0
-    while piece < len(start):
-        end = piece
-        if piece < len(alike) and alike[piece]:
-            after = broken[np.searchsorted(broken, piece, side="right") :]
-            end = int(after[0]) if len(after) else len(alike)
-        at = start[piece]
-        lanes = int(size[piece]) * (end - piece + 1)
-        by = int(step[piece]) if end > piece else 0
-        per = int(size[piece])
-        yield Row(kind, int(lane[at]), lanes, what, int(first[at]), int(count[at]), by, per)
-        piece = end + 1
+class Part(NamedTuple):
+    """Entries of one kind about one thing, for ascending lanes."""
+
+    kind: Kind
+    what: int
+    lane: Ints
+    first: Ints
+    units: Ints
+
+
+def compress(parts: Sequence[Part]) -> Rows:
+    """Few rows for the entries of all parts, one part after the other: pieces of equal neighbours,
+    and pieces that are equally far apart in one row.
+    """
+    parts = [part for part in parts if len(part.lane)]
+    if not parts:
+        return Rows.of(())
+    lengths = [len(part.lane) for part in parts]
+    lane = np.concatenate([part.lane for part in parts])
+    first = np.concatenate([part.first for part in parts])
+    units = np.concatenate([part.units for part in parts])
+    cuts = np.cumsum(lengths)[:-1]
+    pieces = _Pieces.of(lane, first, units, cuts)
+    begins = np.append(0, pieces.broken.nonzero()[0] + 1)
+    at, per = pieces.start[begins], pieces.size[begins]
+    is_single = _until_next(begins, len(pieces.start)) == 1
+    step = np.where(is_single, 0, np.append(pieces.step, 0)[begins])
+    part_of = np.searchsorted(cuts, at, side="right")
+    kind = np.array([int(part.kind) for part in parts], dtype=np.int64)[part_of]
+    what = np.array([part.what for part in parts], dtype=np.int64)[part_of]
+    lanes = _until_next(at, len(lane))
+    return Rows(kind, lane[at], lanes, what, first[at], units[at], step, per)
+
+
+def _until_next(ascending: Ints, end: int) -> Ints:
+    """How far it is from each number to the next one, and from the last one to the end."""
+    found = np.empty(len(ascending), dtype=np.int64)
+    np.subtract(ascending[1:], ascending[:-1], out=found[:-1])
+    found[-1:] = end - ascending[-1:]
+    return found
+
+
+def roughness(lane: Ints, first: Ints, units: Ints) -> int:
+    """How many rows these entries take, without making them."""
+    return 1 + int(_Pieces.of(lane, first, units).broken.sum()) if len(lane) else 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pieces:
+    """Entries cut where neighbouring lanes differ. ``step`` is how far the next piece is, and
+    ``broken`` says of each piece but the last whether a row ends with it.
+    """
+
+    start: Ints
+    size: Ints
+    step: Ints
+    broken: NDArray[np.bool_]
+
+    @staticmethod
+    def of(lane: Ints, first: Ints, units: Ints, cuts: Ints | None = None) -> _Pieces:
+        """``cuts`` are the places where something new begins."""
+        new = np.ones(len(lane), dtype=np.bool_)
+        new[1:] = (first[1:] != first[:-1]) | (units[1:] != units[:-1])
+        new[1:] |= lane[1:] - lane[:-1] != 1
+        if cuts is not None:
+            new[cuts] = True
+        start = new.nonzero()[0]
+        size = _until_next(start, len(lane))
+        at, by, begin = lane[start], units[start], first[start]
+        broken = (at[1:] - at[:-1] != size[:-1]) | (size[1:] != size[:-1]) | (by[1:] != by[:-1])
+        if cuts is not None:
+            broken[np.searchsorted(start, cuts) - 1] = True
+        step = begin[1:] - begin[:-1]
+        turns = np.zeros(len(step), dtype=np.bool_)
+        turns[1:] = (step[1:] != step[:-1]) & ~broken[1:]
+        if turns.any():
+            # a row may take any step from its first piece: of turns in a row every other one counts
+            place = np.arange(len(turns))
+            before = np.maximum.accumulate(np.where(turns, 0, place))  # the last that is no turn
+            broken |= turns & ((place - before) % 2 == np.where(broken[before], 0, 1))
+        return _Pieces(start, size, step, broken)

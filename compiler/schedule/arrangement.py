@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ramforge.compiler.device import VDevice
 from ramforge.compiler.expressions.regions import Ints
-from ramforge.compiler.plan import Kind, Row, compress
+from ramforge.compiler.plan import Kind, Part
 from ramforge.compiler.rprogram import ROperator
 
 Times = NDArray[np.float64]
@@ -32,8 +32,8 @@ class Share:
     first: Ints
     count: Ints
 
-    def rows(self, operator: int) -> list[Row]:
-        return list(compress(Kind.RUN, operator, self.lane, self.first, self.count))
+    def entries(self, kind: Kind, what: int) -> Part:
+        return Part(kind, what, self.lane, self.first, self.count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,10 +102,12 @@ def place(tasks: int, task_ns: float, ready: Times, not_before: float = 0.0) -> 
     counts = _level(tasks, task_ns, start)
     left = tasks - int(counts.sum())
     if left:  # the last few, one by one in the order of their starts
-        rounds = -(-left // len(start)) + 2
-        turns = start + (counts + np.arange(rounds)[:, None]) * task_ns
+        rounds = -(-left // len(start))
+        if counts.any() or start.max() - start.min() >= task_ns:
+            rounds += 2
+        turns = (start + counts * task_ns)[:, None] + np.arange(rounds) * task_ns
         chosen = np.argsort(turns, axis=None, kind="stable")[:left]
-        counts += np.bincount(chosen % len(start), minlength=len(start))
+        counts += np.bincount(chosen // rounds, minlength=len(start))
     lane = np.flatnonzero(counts)
     taken = counts[lane]
     ready[lane] = start[lane] + taken * task_ns

@@ -10,24 +10,32 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ramforge.compiler.clocks import Clocks
 from ramforge.compiler.cost import CostModel
-from ramforge.compiler.expressions.regions import Boxes, Ints
-from ramforge.compiler.plan import Events, Kind, Launch, Plan, Row, Rows, compress
+from ramforge.compiler.expressions.regions import Ints
+from ramforge.compiler.plan import (
+    Events,
+    Kind,
+    Launch,
+    Part,
+    Plan,
+    Rows,
+    compress,
+    roughness,
+)
 from ramforge.compiler.rprogram import ROperator
 from ramforge.compiler.schedule.arrangement import Arrangement, Share, Stage, place, writers
+from ramforge.compiler.schedule.known import MOST_GROUPS, Known
 from ramforge.compiler.schedule.policy import Conflicts, Operators, Policy
+from ramforge.compiler.schedule.tiles import Tiles, around
 from ramforge.compiler.schedule.waves import task_times
 
-# Of one event. More of them would be waited for more exactly, and be polled for longer.
-MOST_COUNTERS = 128
-# Pairs of tasks to look at, at most, for a tighter answer than sorted boxes give.
-MOST_PAIRS = 1 << 18
+# Of one need. More of them would be more exact, and longer to look through.
+MOST_ROWS = 16
 
 
 def _arrange(operators: Operators, stages: tuple[Stage, ...], cost: CostModel) -> Arrangement:
@@ -57,13 +65,12 @@ def _arrange(operators: Operators, stages: tuple[Stage, ...], cost: CostModel) -
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Need:
-    """What the lanes of an rOperator need of another one: the tasks ``low .. high`` of it, for each
-    entry of its share; none where they are equal.
+    """What the lanes of an rOperator need of another one: for each entry of its share the tasks
+    from ``span[0]`` to ``span[1]``, none where these are equal; all of it if there is no span.
     """
 
     source: int
-    low: Ints
-    high: Ints
+    span: tuple[Ints, Ints] | None = None
 
 
 def _synchronise(operators: Operators, arranged: Arrangement, conflicts: Conflicts) -> Plan:
@@ -83,40 +90,45 @@ class _Finder:
         self._operators = operators
         self._shares = arranged.shares
         self._writer = writers(operators)
-        self._sorted: dict[str, SortedBoxes] = {}
+        self._tiles: dict[str, Tiles] = {}
 
     def needs(self, stage: Stage, conflicts: Conflicts) -> dict[int, list[Need]]:
         """For each rOperator of a stage what it needs of others in it, the latest first."""
         place_of = {number: at for at, number in enumerate(stage.operators)}
         found = {}
         for number in stage.operators:
-            share = self._shares[number]
-            low: dict[int, Ints] = {}
-            high: dict[int, Ints] = {}
-            for source, first, last in self._of(number, conflicts):
+            own: dict[int, Need] = {
+                source: Need(source) for source in conflicts.get(number, ()) if source in place_of
+            }
+            for source, low, high in self._reads(number):
                 if source not in place_of:
                     continue
-                if source in low:
-                    first, last = _hull(low[source], high[source], first, last)
-                low[source], high[source] = first, last
-            order = sorted(low, key=place_of.__getitem__, reverse=True)
-            found[number] = [Need(n, low[n], high[n]) for n in order if (low[n] < high[n]).any()]
-            assert all(len(need.low) == len(share.lane) for need in found[number])
+                known = own.get(source)
+                if known is None:
+                    own[source] = Need(source, (low, high))
+                elif known.span is not None:
+                    own[source] = Need(source, _hull(*known.span, low, high))
+            order = sorted(own, key=place_of.__getitem__, reverse=True)
+            found[number] = [self._simplified(own[source]) for source in order]
         return found
 
-    def _of(self, number: int, conflicts: Conflicts) -> Iterator[tuple[int, Ints, Ints]]:
+    def _simplified(self, need: Need) -> Need:
+        if need.span is None or need.span[0].any():
+            return need
+        all_of_it = bool((need.span[1] == self._operators[need.source].tasks).all())
+        return Need(need.source) if all_of_it else need
+
+    def _reads(self, number: int) -> Iterator[tuple[int, Ints, Ints]]:
         share = self._shares[number]
         for name, boxes in self._operators[number].variant.reads.items():
             source = self._writer.get(name)
             if source is None:
                 continue
-            if name not in self._sorted:
-                self._sorted[name] = SortedBoxes(self._operators[source].variant.writes[name])
-            low, high = self._sorted[name].touching(around(boxes, share.first))
-            yield source, low, high
-        for source in conflicts.get(number, ()):
-            all_of_it = np.full(len(share.lane), self._operators[source].tasks, dtype=np.int64)
-            yield source, np.zeros_like(all_of_it), all_of_it
+            if name not in self._tiles:
+                self._tiles[name] = Tiles(self._operators[source].variant.writes[name])
+            low, high = self._tiles[name].touching(around(boxes, share.first))
+            if (low < high).any():
+                yield source, low, high
 
 
 def _hull(low: Ints, high: Ints, other_low: Ints, other_high: Ints) -> tuple[Ints, Ints]:
@@ -127,63 +139,6 @@ def _hull(low: Ints, high: Ints, other_low: Ints, other_high: Ints) -> tuple[Int
         empty, other_high, np.where(other_empty, high, np.maximum(high, other_high))
     )
     return joined_low, joined_high
-
-
-def around(boxes: Boxes, first: Ints) -> Boxes:
-    """The box around the tasks of each run; the runs begin at these tasks and leave none out."""
-    if len(first) == boxes.tasks:
-        return boxes
-    start = np.minimum.reduceat(boxes.start, first, axis=0)
-    return Boxes(start, np.maximum.reduceat(boxes.stop, first, axis=0))
-
-
-class SortedBoxes:
-    """What the tasks of an rOperator write, made ready to be asked which of them touch a box."""
-
-    def __init__(self, boxes: Boxes) -> None:
-        self._boxes = boxes
-        self._tasks = boxes.tasks
-        self._ordered: list[int] = []  # axes along which tasks go forward
-        self._mixed: list[int] = []
-        for axis in range(boxes.start.shape[1]):
-            start, stop = boxes.start[:, axis], boxes.stop[:, axis]
-            forward = (np.diff(start) >= 0).all() and (np.diff(stop) >= 0).all()
-            (self._ordered if forward else self._mixed).append(axis)
-
-    def touching(self, wanted: Boxes) -> tuple[Ints, Ints]:
-        """For each box the first task that touches it and the one after the last that does."""
-        low = np.zeros(wanted.tasks, dtype=np.int64)
-        high = np.full(wanted.tasks, self._tasks, dtype=np.int64)
-        start, stop = self._boxes.start, self._boxes.stop
-        for axis in self._ordered:
-            after = np.searchsorted(stop[:, axis], wanted.start[:, axis], side="right")
-            before = np.searchsorted(start[:, axis], wanted.stop[:, axis], side="left")
-            low, high = np.maximum(low, after), np.minimum(high, before)
-        narrow = [axis for axis in self._mixed if self._matters(axis, wanted)]
-        if narrow and self._tasks * wanted.tasks <= MOST_PAIRS:
-            low, high = self._tightened(wanted, narrow, low, high)
-        nothing = (wanted.start >= wanted.stop).any(axis=1) | (low >= high)
-        return np.where(nothing, 0, low), np.where(nothing, 0, high)
-
-    def _matters(self, axis: int, wanted: Boxes) -> bool:
-        """Whether some box leaves some task out along this axis."""
-        first = self._boxes.stop[:, axis].min()
-        last = self._boxes.start[:, axis].max()
-        all_touch = (wanted.start[:, axis] < first) & (wanted.stop[:, axis] > last)
-        return not bool(all_touch.all())
-
-    def _tightened(
-        self, wanted: Boxes, axes: Sequence[int], low: Ints, high: Ints
-    ) -> tuple[Ints, Ints]:
-        task = np.arange(self._tasks)
-        meet: NDArray[np.bool_] = (task >= low[:, None]) & (task < high[:, None])
-        for axis in axes:
-            meet &= self._boxes.start[:, axis] < wanted.stop[:, axis, None]
-            meet &= wanted.start[:, axis, None] < self._boxes.stop[:, axis]
-        some = meet.any(axis=1)
-        first = np.where(some, meet.argmax(axis=1), 0)
-        last = np.where(some, self._tasks - meet[:, ::-1].argmax(axis=1), 0)
-        return first, last
 
 
 class _Builder:
@@ -202,9 +157,8 @@ class _Builder:
         self._needs = needs
         self._group = _group_sizes(operators, arranged.shares, needs)
         self._last_use = {need.source: n for n in stage.operators for need in needs[n]}
-        self._clocks = Clocks(stage.device.units)
-        self._ran: dict[int, Ints] = {}  # the row in which each entry of a share runs
-        self._rows: list[Row] = []
+        self._known = Known(stage.device.units)
+        self._parts: list[Part] = []
         self.implied = 0
 
     def launch(self) -> Launch:
@@ -212,74 +166,62 @@ class _Builder:
             self._add(number)
             for need in self._needs[number]:
                 if self._last_use[need.source] == number:
-                    self._clocks.forget(need.source)
-        rows, events = self._numbered()
-        return Launch(Rows.of(rows), self._stage.device.units, events, self._stage.device.shape)
+                    self._known.forget(need.source)
+        rows, events = self._numbered(compress(self._parts))
+        return Launch(rows, self._stage.device.units, events, self._stage.device.shape)
 
     def _add(self, number: int) -> None:
         share = self._shares[number]
-        held = np.zeros(len(share.lane), dtype=np.bool_)
-        waits: list[Row] = []
-        for need in self._needs[number]:
-            for row in self._waits(share, need):
-                waits.append(row)
-                self._clocks.wait(need.source, self._group[need.source], row)
-                held[np.searchsorted(share.lane, row.lane + np.arange(row.lanes))] = True
-        if self._operators[number].variant.body.prefetch:
+        waits, held = self._waits(number)
+        if waits and self._operators[number].variant.body.prefetch:
             lane, first, count = share.lane[held], share.first[held], share.count[held]
-            self._rows += compress(Kind.PREFETCH, number, lane, first, count)
-        self._rows += waits
-        runs = share.rows(number)
-        self._ran[number] = np.repeat(
-            len(self._rows) + np.arange(len(runs)), [row.lanes for row in runs]
-        )
-        for row in runs:
-            self._clocks.pass_row(len(self._rows), row)
-            self._rows.append(row)
+            self._parts.append(Part(Kind.PREFETCH, number, lane, first, count))
+        self._parts += waits
+        self._parts.append(share.entries(Kind.RUN, number))
         if number in self._last_use:
             group = self._group[number]
-            for row in runs:
-                signal = row._replace(kind=Kind.SIGNAL)
-                groups = -(-self._operators[number].tasks // group)
-                self._clocks.signal(number, groups, group, signal)
-                self._rows.append(signal)
+            end = share.first + share.count
+            self._known.signal(number, share.lane, share.first // group, -(-end // group))
+            self._parts.append(share.entries(Kind.SIGNAL, number))
 
-    def _waits(self, share: Share, need: Need) -> list[Row]:
-        """The waits for one source that are not implied by what the lanes know already."""
-        source, group = self._shares[need.source], self._group[need.source]
-        wanted = need.low < need.high
-        unknown = self._clocks.over[share.lane][:, source.lane] <= self._ran[need.source]
-        begin = np.searchsorted(source.first, need.low, side="right") - 1
-        end = np.searchsorted(source.first, need.high, side="left")
-        before = np.zeros((len(share.lane), len(source.lane) + 1), dtype=np.int32)
-        np.cumsum(unknown, axis=1, out=before[:, 1:])
-        line = np.arange(len(share.lane))
-        open_ = wanted & (before[line, end] > before[line, np.maximum(begin, 0)])
-        self.implied += int(wanted.sum() - open_.sum())
-        low = need.low[open_] // group * group
-        high = np.minimum(-(-need.high[open_] // group) * group,
-                          self._operators[need.source].tasks)  # fmt: skip
-        # the last group may be cut short: count in whole groups, so that neighbours stay alike
-        count = -(-(high - low) // group) * group
-        return list(compress(Kind.WAIT, need.source, share.lane[open_], low, count))
-
-    def _numbered(self) -> tuple[list[Row], Events]:
-        """Rows with events numbered in the order of first use; signals that nobody awaits fall
-        away.
-        """
-        awaited = {row.what for row in self._rows if row.kind is Kind.WAIT}
-        number_of: dict[int, int] = {}
-        events: list[tuple[int, int]] = []
-        rows: list[Row] = []
-        for row in self._rows:
-            if row.kind is Kind.SIGNAL and row.what not in awaited:
+    def _waits(self, number: int) -> tuple[list[Part], NDArray[np.bool_]]:
+        """The waits of an rOperator that are not implied, and which entries of its share wait."""
+        share = self._shares[number]
+        waits: list[Part] = []
+        held = np.zeros(len(share.lane), dtype=np.bool_)
+        for need in self._needs[number]:
+            group = self._group[need.source]
+            if need.span is None:
+                low = np.zeros_like(share.lane)
+                high = low - (-self._operators[need.source].tasks // group)
+            else:
+                low, high = need.span[0] // group, -(-need.span[1] // group)
+            open_ = self._known.misses(need.source, share.lane, low, high)
+            left = int(np.count_nonzero(open_))
+            self.implied += int(np.count_nonzero(low < high)) - left
+            if not left:
                 continue
-            if row.kind in (Kind.WAIT, Kind.SIGNAL):
-                if row.what not in number_of:
-                    number_of[row.what] = len(events)
-                    events.append((self._operators[row.what].tasks, self._group[row.what]))
-                row = row._replace(what=number_of[row.what])
-            rows.append(row)
+            held |= open_
+            lane, low, high = share.lane[open_], low[open_], high[open_]
+            self._known.wait(need.source, lane, low, high)
+            # whole groups even where the last one is cut short, so that neighbours stay alike
+            waits.append(Part(Kind.WAIT, need.source, lane, low * group, (high - low) * group))
+        return waits, held
+
+    def _numbered(self, rows: Rows) -> tuple[Rows, Events]:
+        """Rows with events numbered in the order of the first wait; signals that nobody awaits
+        fall away.
+        """
+        is_wait, is_signal = rows.kind == Kind.WAIT, rows.kind == Kind.SIGNAL
+        awaited, first = np.unique(rows.what[is_wait], return_index=True)
+        awaited = awaited[np.argsort(first)]
+        number_of = np.full(len(self._operators), -1, dtype=np.int64)
+        number_of[awaited] = np.arange(len(awaited))
+        of_event = is_wait | is_signal
+        what = np.where(of_event, number_of[np.where(of_event, rows.what, 0)], rows.what)
+        kept = what >= 0
+        rows = replace(rows, what=what).where(kept)
+        events = [(self._operators[n].tasks, self._group[n]) for n in awaited.tolist()]
         return rows, Events.of(events)
 
 
@@ -287,23 +229,56 @@ def _group_sizes(
     operators: Sequence[ROperator], shares: Sequence[Share], needs: Mapping[int, list[Need]]
 ) -> dict[int, int]:
     """How many rTasks share a counter: as many as nobody wants to tell apart, but no more counters
-    than are quick to poll, and none for less than what a lane runs in one go.
+    than are quick to poll, none for less than what a lane runs in one go, and not so few rTasks
+    that the waits of neighbouring lanes look irregular.
     """
-    edges: dict[int, int] = defaultdict(int)
-    for of_one in needs.values():
+    edges: dict[int, list[tuple[int, Need]]] = defaultdict(list)
+    for number, of_one in needs.items():
         for need in of_one:
-            tasks = operators[need.source].tasks
-            wanted = need.low < need.high
-            ends = np.concatenate([need.low[wanted], need.high[wanted]])
-            common = int(np.gcd.reduce(ends[ends < tasks], initial=0))
-            edges[need.source] = math.gcd(edges[need.source], common)
+            edges[need.source].append((number, need))
     found = {}
-    for source, common in edges.items():
+    for source, of_one_source in edges.items():
         tasks = operators[source].tasks
-        group = common or tasks
-        least = max(-(-tasks // MOST_COUNTERS), int(shares[source].count.min()))
-        found[source] = min(tasks, -(-least // group) * group)
+        group = _common(of_one_source, tasks)
+        least = max(-(-tasks // MOST_GROUPS), int(shares[source].count.min()))
+        group = min(tasks, -(-least // group) * group)
+        periods = iter(_periods(operators[source], group))
+        while group < tasks and _is_rough(of_one_source, shares, group):
+            group = next(periods, tasks)
+        found[source] = group
     return found
+
+
+def _common(edges: Sequence[tuple[int, Need]], tasks: int) -> int:
+    """The largest group that no need begins or ends inside of."""
+    common = 0
+    for _, need in edges:
+        if need.span is not None:
+            low, high = need.span
+            ends = np.concatenate([low[low < high], high[low < high]])
+            common = math.gcd(common, int(np.gcd.reduce(ends[ends < tasks], initial=0)))
+    return common or tasks
+
+
+def _is_rough(edges: Sequence[tuple[int, Need]], shares: Sequence[Share], group: int) -> bool:
+    for number, need in edges:
+        if need.span is not None:
+            low, high = need.span
+            some = low < high
+            low, high = low[some] // group, -(-high[some] // group)
+            if roughness(shares[number].lane[some], low, high - low) > MOST_ROWS:
+                return True
+    return False
+
+
+def _periods(operator: ROperator, least: int) -> list[int]:
+    """Sizes of groups that follow how the tasks go through what they write, the smaller first."""
+    found = set()
+    for boxes in operator.variant.writes.values():
+        for axis in range(boxes.start.shape[1]):
+            turns = np.flatnonzero(np.diff(boxes.start[:, axis])) + 1
+            found.add(int(np.gcd.reduce(turns, initial=0)) or boxes.tasks)
+    return sorted(period for period in found if period > least)
 
 
 EVENTS = Policy(

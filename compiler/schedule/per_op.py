@@ -4,7 +4,7 @@ RammerBase.
 
 from __future__ import annotations
 
-from ramforge.compiler.plan import Events, Launch, Plan, Rows
+from ramforge.compiler.plan import Events, Kind, Launch, Plan, compress
 from ramforge.compiler.schedule.arrangement import Arrangement
 from ramforge.compiler.schedule.policy import Conflicts, Operators, Policy
 from ramforge.compiler.schedule.waves import pack_waves
@@ -13,9 +13,9 @@ from ramforge.compiler.schedule.waves import pack_waves
 def _synchronise(operators: Operators, arranged: Arrangement, conflicts: Conflicts) -> Plan:
     launches = []
     for stage in arranged.stages:
-        rows = [row for number in stage.operators for row in arranged.shares[number].rows(number)]
+        runs = [arranged.shares[n].entries(Kind.RUN, n) for n in stage.operators]
         shape = stage.device.shape
-        launches.append(Launch(Rows.of(rows), stage.device.units, Events.of(()), shape))
+        launches.append(Launch(compress(runs), stage.device.units, Events.of(()), shape))
     return Plan("per-op", tuple(launches), arranged.steps)
 
 

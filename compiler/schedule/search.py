@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ramforge.compiler.cost import CostModel
 from ramforge.compiler.device import Target, vdevices
@@ -17,19 +18,26 @@ from ramforge.compiler.schedule.arrangement import Stage, levels
 from ramforge.compiler.schedule.policy import Policy
 from ramforge.compiler.schedule.selection import Options, Rule, Selection, Selector, select
 from ramforge.compiler.schedule.simulate import Timeline, simulate
+from ramforge.compiler.schedule.waves import WAVES
 
 # The size in bytes of each constant that these rOperators want, in the order of the file.
 Sizes = Callable[[Sequence[ROperator]], Mapping[str, int]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Scheduled:
     """A plan with all that belongs to it."""
 
     operators: tuple[ROperator, ...]
     plan: Plan
     memory: Memory
-    timeline: Timeline
+    target: Target
+    cost: CostModel
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """What the plan is predicted to do."""
+        return simulate(self.operators, self.plan, self.target, self.cost)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,19 +55,33 @@ class Search:
 
     def best(self, policies: Sequence[Policy], rule: Rule = Rule.SELECTED) -> Scheduled:
         """The best plan of these policies; the first of those that are equally good."""
-        found = [self.plan(policy, selection) for policy in policies
-                 for selection in self.selections(policy, rule)]  # fmt: skip
+        found = []
+        accepted = None
+        for policy in policies:
+            if policy.is_alone:
+                found.append(self.plan(policy, self.selection(policy, rule)))
+                continue
+            accepted = accepted or self.accepted(rule)
+            selection, by_waves = accepted
+            found.append(by_waves if policy is WAVES else self.plan(policy, selection))
+        if len(found) == 1:
+            return found[0]
         return min(found, key=lambda scheduled: scheduled.timeline.makespan_ns)
 
-    def selections(self, policy: Policy, rule: Rule) -> tuple[Selection, ...]:
-        """The variants to try. What is selected for the waves is not sure to be better under
-        another policy, so that the fastest are tried as well.
+    def accepted(self, rule: Rule) -> tuple[Selection, Scheduled]:
+        """The variants for policies that run rOperators together, and the plan of waves that they
+        make: what was selected wave by wave, if the whole of it is predicted to be better than the
+        fastest variants.
         """
-        selected = self.selection(policy, rule)
-        if rule is not Rule.SELECTED or policy.is_alone:
-            return (selected,)
-        fastest = self.selection(policy, Rule.FASTEST)
-        return (selected,) if fastest.options == selected.options else (selected, fastest)
+        selection = self.selection(WAVES, rule)
+        found = selection, self.plan(WAVES, selection)
+        if rule is not Rule.SELECTED:
+            return found
+        fastest = self.selection(WAVES, Rule.FASTEST)
+        if fastest.options == selection.options:
+            return found
+        other = fastest, self.plan(WAVES, fastest)
+        return min(found, other, key=lambda pair: pair[1].timeline.makespan_ns)
 
     def selection(self, policy: Policy, rule: Rule) -> Selection:
         devices = vdevices(self.target)
@@ -96,7 +118,7 @@ def plan(
     steps = arranged.steps
     memory = plan_memory(graph, operators, steps, sizes(operators), policy.slack)
     made = policy.synchronise(operators, arranged, conflicts(memory, operators, steps))
-    return Scheduled(operators, made, memory, simulate(operators, made, target, cost))
+    return Scheduled(operators, made, memory, target, cost)
 
 
 def fixed(operators: Sequence[ROperator], policy: Policy, target: Target, cost: CostModel

@@ -8,6 +8,7 @@ launch of its own, with as much of an SM for each block as it wants, is predicte
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -19,7 +20,7 @@ import numpy as np
 from ramforge.compiler.cost import CostModel, Work, alone_ns, busy_ns
 from ramforge.compiler.device import Target, VDevice
 from ramforge.compiler.errors import CompileError
-from ramforge.compiler.schedule.arrangement import Stage, place
+from ramforge.compiler.schedule.arrangement import Stage
 
 
 class Rule(Enum):
@@ -45,7 +46,7 @@ Options = tuple[Option, ...]
 
 @dataclass(frozen=True, slots=True)
 class WaveChoice:
-    """The option of each rOperator of a wave, by number, and when the wave ends."""
+    """The option of each rOperator of a wave, by number, and when all vEUs are through with it."""
 
     options: tuple[int, ...]
     time_ns: float
@@ -138,17 +139,34 @@ class Selector:
 
     def _time(self, choices: Sequence[Options], picked: Sequence[int], device: VDevice) -> float:
         works = [choice[pick] for choice, pick in zip(choices, picked, strict=True)]
-        return wave_ns(works, device, self.cost)
+        return wave_ns(works, device, self.cost) + barrier_ns(works, device, self.cost)
 
 
 def wave_ns(works: Sequence[Work], device: VDevice, cost: CostModel) -> float:
-    """When the last of these is done, if they start together on an idle device."""
-    ready = np.zeros(device.units)
+    """When the last of these is done, if they start together on an idle device: the longest first,
+    each task on the vEU that can start it earliest.
+    """
     active = active_in(works, device)
-    times = [cost.task_ns(work, device, active) for work in works]
-    for number in np.argsort(-np.array(times), kind="stable"):
-        place(works[number].tasks, times[number], ready)
-    return float(ready.max())
+    free = [(0.0, device.units)]  # vEUs by when they are free, as (time, how many)
+    end = 0.0
+    for task_ns, tasks in sorted(
+        ((cost.task_ns(work, device, active), work.tasks) for work in works), reverse=True
+    ):
+        while tasks:
+            time, units = heapq.heappop(free)
+            taken = min(units, tasks)
+            tasks -= taken
+            heapq.heappush(free, (time + task_ns, taken))
+            end = max(end, time + task_ns)
+            if taken < units:
+                heapq.heappush(free, (time, units - taken))
+    return end
+
+
+def barrier_ns(works: Sequence[Work], device: VDevice, cost: CostModel) -> float:
+    """What it takes until everyone knows that these are done."""
+    sync = cost.sync(device.target)
+    return float(sync.arrival_ns(np.array(active_in(works, device)), device.units))
 
 
 def active_in(works: Iterable[Work], device: VDevice) -> int:
@@ -177,7 +195,7 @@ def select(
         cheapest = int(np.argmin(best))
         new, source = [], []
         for d, found in enumerate(row):
-            goes_on = best[d] + (sync.barrier_ns if number else sync.launch_ns)
+            goes_on = best[d] + (0.0 if number else sync.launch_ns)
             afresh = best[cheapest] + sync.launch_ns
             stays = goes_on <= afresh
             source.append(d if stays else cheapest)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ramforge.compiler.cost import CostModel, SyncCost
 from ramforge.compiler.device import Target, VDevice
 from ramforge.compiler.expressions.regions import Ints
-from ramforge.compiler.plan import Kind, Launch, Plan, Row
+from ramforge.compiler.plan import Entries, Kind, Launch, Plan
 from ramforge.compiler.rprogram import ROperator
 
 Times = NDArray[np.float64]
@@ -142,74 +142,68 @@ class _LaunchRun:
         self._signals: dict[int, Ints] = {}
         self._size = launch.events.size.tolist()
         self._group = launch.events.group.tolist()
-        self._task_ns: dict[int, float] = {}
         # waits that follow each other poll together: when the first of them began
         self._waiting_since = np.full(launch.lanes, np.nan)
         self.parts: list[_Part] = []
 
     def go(self) -> float:
         """How long the launch takes."""
-        for row in self._launch.rows:
-            if row.kind is Kind.RUN:
-                self._run(row)
-            elif row.kind is Kind.SIGNAL:
-                self._signal(row)
-            elif row.kind is Kind.WAIT:
-                self._wait(row)
+        for kind, what, entries in self._launch.rows.batches():
+            if kind is Kind.RUN:
+                self._run(what, entries)
+            elif kind is Kind.SIGNAL:
+                self._signal(what, entries)
+            elif kind is Kind.WAIT:
+                self._wait(what, entries)
         return float(self._time.max(initial=self._begin)) - self._begin
 
-    def _run(self, row: Row) -> None:
-        if row.what not in self._task_ns:
-            work = self._operators[row.what].variant
-            active = self._active[row.what]
-            self._task_ns[row.what] = self._cost.task_ns(work, self._device, active)
-        start = self._time[row.lane : row.lane + row.lanes].copy()
-        self._time[row.lane : row.lane + row.lanes] += row.units * self._task_ns[row.what]
-        self._waiting_since[row.lane : row.lane + row.lanes] = np.nan
-        self._note(row, start)
+    def _run(self, what: int, entries: Entries) -> None:
+        task_ns = self._cost.task_ns(
+            self._operators[what].variant, self._device, self._active[what]
+        )
+        start = self._time[entries.lane]
+        np.add.at(self._time, entries.lane, entries.units * task_ns)
+        self._waiting_since[entries.lane] = np.nan
+        self._note(Kind.RUN, entries, start)
 
-    def _signal(self, row: Row) -> None:
-        event, group = row.what, self._group[row.what]
+    def _signal(self, event: int, entries: Entries) -> None:
+        group = self._group[event]
         counters = -(-self._size[event] // group)
         if event not in self._full:
             self._full[event] = np.zeros(counters)
             self._signals[event] = np.zeros(counters, dtype=np.int64)
-        first = row.firsts()
-        low, high = first // group, (first + row.units - 1) // group
-        now = self._time[row.lane : row.lane + row.lanes]
-        for place in range(int((high - low).max()) + 1):
-            counter = np.minimum(low + place, high)
+        low, high = entries.groups(group)
+        now = self._time[entries.lane]
+        for place in range(int((high - low).max())):
+            counter = np.minimum(low + place, high - 1)
             np.maximum.at(self._full[event], counter, now)
-            np.add.at(self._signals[event], counter, low + place <= high)
+            np.add.at(self._signals[event], counter, low + place < high)
+        self._waiting_since[entries.lane] = np.nan
 
-    def _wait(self, row: Row) -> None:
-        event, group = row.what, self._group[row.what]
+    def _wait(self, event: int, entries: Entries) -> None:
         arrival = self._sync.arrival_ns(self._signals[event], self._launch.lanes)
-        there = self._full[event] + arrival
-        first = row.firsts()
-        low, high = first // group, (first + row.units - 1) // group
-        until = there[low]
-        for place in range(1, int((high - low).max()) + 1):
-            until = np.maximum(until, there[np.minimum(low + place, high)])
-        start = self._time[row.lane : row.lane + row.lanes].copy()
-        since = self._waiting_since[row.lane : row.lane + row.lanes]
-        since[:] = np.where(np.isnan(since), start, since)
+        there = np.append(self._full[event] + arrival, 0.0)
+        low, high = entries.groups(self._group[event])
+        until = np.maximum.reduceat(there, np.stack([low, high], axis=1).ravel())[::2]
+        start = self._time[entries.lane]
+        since = self._waiting_since[entries.lane]
+        since = np.where(np.isnan(since), start, since)
+        self._waiting_since[entries.lane] = since
         answered = np.maximum(until, since + self._sync.poll_ns)
-        self._time[row.lane : row.lane + row.lanes] = np.maximum(start, answered)
-        self._note(row, start)
+        np.maximum.at(self._time, entries.lane, answered)
+        self._note(Kind.WAIT, entries, start)
 
-    def _note(self, row: Row, start: Times) -> None:
-        lanes = row.lane + np.arange(row.lanes)
-        same = np.ones(row.lanes, dtype=np.int64)
-        end = self._time[row.lane : row.lane + row.lanes].copy()
+    def _note(self, kind: Kind, entries: Entries, start: Times) -> None:
+        same = np.ones(len(entries.lane), dtype=np.int64)
+        end = self._time[entries.lane]
         self.parts.append(
             _Part(
                 same * self._number,
-                lanes,
-                same * int(row.kind),
-                same * row.what,
-                row.firsts(),
-                same * row.units,
+                entries.lane,
+                same * int(kind),
+                entries.what,
+                entries.first,
+                entries.units,
                 start,
                 end,
             )

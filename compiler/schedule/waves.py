@@ -14,7 +14,7 @@ import numpy as np
 
 from ramforge.compiler.cost import CostModel
 from ramforge.compiler.expressions.regions import Ints
-from ramforge.compiler.plan import Events, Kind, Launch, Plan, Row, Rows, compress
+from ramforge.compiler.plan import Events, Kind, Launch, Part, Plan, compress
 from ramforge.compiler.rprogram import ROperator
 from ramforge.compiler.schedule.arrangement import Arrangement, Share, Stage, place
 from ramforge.compiler.schedule.policy import Conflicts, Operators, Policy
@@ -56,36 +56,38 @@ def _synchronise(operators: Operators, arranged: Arrangement, conflicts: Conflic
 
 
 def _launch(operators: Operators, stage: Stage, arranged: Arrangement) -> Launch:
-    rows: list[Row] = []
+    parts: list[Part] = []
     events: list[tuple[int, int]] = []
     for number, wave in enumerate(stage.waves):
         lanes = np.unique(np.concatenate([arranged.shares[n].lane for n in wave]))
         if number:
-            rows += prefetches(operators, wave, arranged)
+            parts += prefetches(operators, wave, arranged)
             nothing = np.zeros(len(lanes), dtype=np.int64)
-            rows += compress(Kind.WAIT, number - 1, lanes, nothing, events[-1][0])
+            everyone = np.full(len(lanes), events[-1][0])
+            parts.append(Part(Kind.WAIT, number - 1, lanes, nothing, everyone))
         for n in wave:
-            rows += arranged.shares[n].rows(n)
+            parts.append(arranged.shares[n].entries(Kind.RUN, n))
         if number < len(stage.waves) - 1:
-            rows += compress(Kind.SIGNAL, number, lanes, np.arange(len(lanes)), 1)
+            unit = np.arange(len(lanes))
+            parts.append(Part(Kind.SIGNAL, number, lanes, unit, np.ones_like(unit)))
             events.append((len(lanes), len(lanes)))
-    return Launch(Rows.of(rows), stage.device.units, Events.of(events), stage.device.shape)
+    return Launch(compress(parts), stage.device.units, Events.of(events), stage.device.shape)
 
 
 def prefetches(
     operators: Sequence[ROperator], wave: Sequence[int], arranged: Arrangement
-) -> list[Row]:
+) -> list[Part]:
     """Every lane asks for the weights of the first rTask that it will run in this wave."""
-    rows: list[Row] = []
+    found: list[Part] = []
     asked: Ints = np.array([], dtype=np.int64)
     for number in wave:
         share = arranged.shares[number]
         new = ~np.isin(share.lane, asked)
         if operators[number].variant.body.prefetch:
             lane, first, count = share.lane[new], share.first[new], share.count[new]
-            rows += compress(Kind.PREFETCH, number, lane, first, count)
+            found.append(Part(Kind.PREFETCH, number, lane, first, count))
         asked = np.union1d(asked, share.lane)
-    return rows
+    return found
 
 
 WAVES = Policy("waves", "a barrier after each level, in one launch", pack_waves, _synchronise)
