@@ -249,6 +249,7 @@ def compress(parts: Sequence[Part]) -> Rows:
     at, per = pieces.start[begins], pieces.size[begins]
     is_single = _until_next(begins, len(pieces.start)) == 1
     step = np.where(is_single, 0, np.append(pieces.step, 0)[begins])
+    per = np.where(step == 0, 1, per)
     part_of = np.searchsorted(cuts, at, side="right")
     kind = np.array([int(part.kind) for part in parts], dtype=np.int64)[part_of]
     what = np.array([part.what for part in parts], dtype=np.int64)[part_of]

@@ -116,7 +116,7 @@ def place(tasks: int, task_ns: float, ready: Times, not_before: float = 0.0) -> 
 
 def _level(tasks: int, task_ns: float, start: Times) -> Ints:
     """What each vEU gets for certain: whole tasks up to a level that all of them together fill."""
-    if tasks < len(start) or task_ns <= 0:
+    if task_ns <= 0:
         return np.zeros(len(start), dtype=np.int64)
     ordered = np.sort(start)
     busy = np.arange(1, len(start) + 1)

@@ -196,11 +196,17 @@ class _Builder:
                 high = low - (-self._operators[need.source].tasks // group)
             else:
                 low, high = need.span[0] // group, -(-need.span[1] // group)
-            open_ = self._known.misses(need.source, share.lane, low, high)
-            left = int(np.count_nonzero(open_))
-            self.implied += int(np.count_nonzero(low < high)) - left
-            if not left:
+            wanted = low < high
+            open_ = wanted & self._known.misses(need.source, share.lane, low, high)
+            if not open_.any():
+                self.implied += int(np.count_nonzero(wanted))
                 continue
+            if roughness(share.lane[open_], low[open_], high[open_]) > MOST_ROWS:
+                # a plain wait of all lanes is asked together with their others; the rows that
+                # would spare some of them it are looked at by everyone
+                open_ = np.ones_like(open_)
+                low, high = np.zeros_like(low), np.full_like(high, high.max())
+            self.implied += int(np.count_nonzero(wanted & ~open_))
             held |= open_
             lane, low, high = share.lane[open_], low[open_], high[open_]
             self._known.wait(need.source, lane, low, high)
