@@ -64,10 +64,12 @@ def _named(design: Design, node: Node, graph: Graph) -> Variant:
     """The design with this node's tensors; constants that it wants packed get other names."""
     operands = list(node.inputs)
     packed: dict[str, Callable[[], Array]] = {}
+    packed_bytes: dict[str, int] = {}
     for slot, packing in design.packings.items():
         weight = node.inputs[slot]
         operands[slot] = f"{weight}#{packing.label}"
         packed[operands[slot]] = functools.partial(packing.pack, graph.constants[weight])
+        packed_bytes[operands[slot]] = packing.nbytes
     reads: dict[str, Boxes] = {}
     for slot, boxes in design.reads.items():
         if slot not in design.packings:
@@ -75,6 +77,14 @@ def _named(design: Design, node: Node, graph: Graph) -> Variant:
             reads[name] = reads[name].merged(boxes) if name in reads else boxes
     output = node.outputs[0]
     writes = {output: design.writes}
+    operands.append(output)
     return Variant(
-        design.body, design.tasks, (*operands, output), reads, writes, design.cost, packed
+        design.body,
+        design.tasks,
+        tuple(operands),
+        reads,
+        writes,
+        design.cost,
+        packed,
+        packed_bytes,
     )

@@ -34,12 +34,14 @@ from ramforge.compiler.passes.express import express
 from ramforge.compiler.passes.fold_batch_norm import fold_batch_norm
 from ramforge.compiler.passes.fold_constants import fold_constants
 from ramforge.compiler.passes.fuse import absorb_finishes, inline_maps
+from ramforge.compiler.passes.split_reductions import split_reductions
 from ramforge.compiler.plan import Plan
 from ramforge.compiler.rprogram import ROperator
 from ramforge.compiler.schedule import DEFAULT_SCHEDULE, find_policies
 from ramforge.compiler.schedule.search import Search
 from ramforge.compiler.schedule.selection import Rule
 from ramforge.compiler.schedule.simulate import Timeline
+from ramforge.compiler.splitting import choose_splits
 
 log = logging.getLogger("ramforge")
 
@@ -111,9 +113,15 @@ def compile_graph(
     policies = find_policies(schedule)
     graph = optimise(graph)
     log.debug("%d nodes after fusion", len(graph.nodes))
+    cost = cost or AnalyticCost()
     lowered = lower(graph, target, offer)
-    weights = Weights(graph)
-    found = search(lowered, target, cost or AnalyticCost(), weights).best(policies, rule)
+    found = search(lowered, target, cost).best(policies, rule)
+    splits = choose_splits(lowered, target, cost, offer) if rule is Rule.SELECTED else {}
+    if splits:
+        other = lower(split_reductions(graph, splits), target, offer)
+        cut = search(other, target, cost).best(policies, rule)
+        if cut.timeline.makespan_ns < found.timeline.makespan_ns:
+            graph, lowered, found = other.graph, other, cut
     operators, plan, memory = found.operators, found.plan, found.memory
     check_plan(operators, plan, target, memory, graph)
     text = partial(printer.program_text, operators, plan, memory)
@@ -126,12 +134,12 @@ def compile_graph(
         memory,
         target,
         lowered.libraries,
-        weights.of(operators),
+        _weights(graph, operators),
         found.timeline,
     )
 
 
-def search(lowered: Lowered, target: Target, cost: CostModel, weights: Weights) -> Search:
+def search(lowered: Lowered, target: Target, cost: CostModel) -> Search:
     """Everything that can be decided about a lowered graph."""
     return Search(
         lowered.graph,
@@ -141,29 +149,33 @@ def search(lowered: Lowered, target: Target, cost: CostModel, weights: Weights) 
         [node.outputs for node in lowered.nodes],
         lowered.candidates,
         lowered.realise,
-        weights.sizes,
+        partial(_weight_sizes, lowered.graph),
     )
 
 
-class Weights:
-    """The constants of a graph as its rOperators want them; each is packed once."""
+def _weights(graph: Graph, operators: Sequence[ROperator]) -> dict[str, Array]:
+    """Constant operands in the order of first use: the order in which the program streams them."""
+    found: dict[str, Array] = {}
+    for operator in operators:
+        variant = operator.variant
+        for name in variant.operands:
+            if name in found:
+                continue
+            if name in variant.packed:
+                found[name] = variant.packed[name]()
+            elif name in graph.constants:
+                found[name] = graph.constants[name]
+    return found
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._packed: dict[str, Array] = {}
 
-    def of(self, operators: Sequence[ROperator]) -> dict[str, Array]:
-        """In the order of first use: the order in which the program streams them."""
-        found: dict[str, Array] = {}
-        for operator in operators:
-            for name in operator.variant.operands:
-                if name in operator.variant.packed:
-                    if name not in self._packed:
-                        self._packed[name] = operator.variant.packed[name]()
-                    found[name] = self._packed[name]
-                elif name in self._graph.constants:
-                    found[name] = self._graph.constants[name]
-        return found
-
-    def sizes(self, operators: Sequence[ROperator]) -> dict[str, int]:
-        return {name: value.nbytes for name, value in self.of(operators).items()}
+def _weight_sizes(graph: Graph, operators: Sequence[ROperator]) -> dict[str, int]:
+    """The bytes of each of them, without making them."""
+    found: dict[str, int] = {}
+    for operator in operators:
+        variant = operator.variant
+        for name in variant.operands:
+            if name in variant.packed:
+                found[name] = variant.packed_bytes[name]
+            elif name in graph.constants:
+                found[name] = graph.constants[name].nbytes
+    return found

@@ -61,6 +61,7 @@ class Packing:
     """The order in which a body wants a constant operand; ``label`` tells it from other orders."""
 
     label: str
+    nbytes: int
     pack: Callable[[Array], Array]
 
 
@@ -83,7 +84,8 @@ class Design:
 class Variant:
     """A design for one node: ``operands`` are tensor names in the order of the body's slots.
 
-    ``packed`` makes the weights that it wants in an order of its own; they are operands too.
+    ``packed`` makes the weights that it wants in an order of its own; they are operands too, and
+    take ``packed_bytes``.
     """
 
     body: Body
@@ -93,6 +95,7 @@ class Variant:
     writes: Mapping[str, Boxes]
     cost: TaskCost
     packed: Mapping[str, Callable[[], Array]] = field(default_factory=dict)
+    packed_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def arena_bytes(self) -> int:

@@ -229,7 +229,9 @@ def _design(product: Product, grid: Grid, cost: TaskCost) -> Design:
     reads, writes = _regions(product, grid)
     packings = {}
     if _is_packable(product):
-        packings[product.b.slot] = Packing(_label(product), functools.partial(pack, product))
+        packings[product.b.slot] = Packing(
+            _label(product), _packed_bytes(product), functools.partial(pack, product)
+        )
     body = _body(product, grid, bool(packings))
     return Design(body, grid.tasks, reads, writes, cost, packings)
 
@@ -247,6 +249,10 @@ def _label(product: Product) -> str:
     """Another order of a weight's elements is another label."""
     order = (product.b.key, product.batch, product.columns, product.segments, product.run)
     return f"panels.{hashlib.sha256(repr(order).encode()).hexdigest()[:8]}"
+
+
+def _packed_bytes(product: Product) -> int:
+    return 4 * product.batches * -(-product.n // PANEL) * PANEL * product.k
 
 
 def pack(product: Product, weight: Array) -> Array:

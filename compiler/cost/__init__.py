@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,12 +36,12 @@ class SyncCost:
     event_ns: float  # from one signal to a lane that waits for it
     poll_ns: float  # a wait for what is there already
 
-    def arrival_ns(self, signals: Ints, units: int) -> NDArray[np.float64]:
+    def arrival_ns(self, signals: Ints | int, units: int) -> NDArray[np.float64]:
         """From the last of so many signals to a lane that waits for all of them: an event if it is
         one, a barrier if they come from all ``units``.
         """
-        share = (signals - 1) / max(1, units - 1)
-        return self.event_ns + max(0.0, self.barrier_ns - self.event_ns) * share
+        share = (np.asarray(signals) - 1) / max(1, units - 1)
+        return np.asarray(self.event_ns + max(0.0, self.barrier_ns - self.event_ns) * share)
 
 
 class CostModel(Protocol):
@@ -48,6 +49,10 @@ class CostModel(Protocol):
 
     def task_ns(self, work: Work, device: VDevice, active: int) -> float:
         """One rTask on one vEU while ``active`` vEUs are busy."""
+        ...
+
+    def key(self, work: Work) -> Hashable:
+        """Works with the same key cost the same."""
         ...
 
     def sync(self, target: Target) -> SyncCost: ...

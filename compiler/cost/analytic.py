@@ -4,6 +4,7 @@ shared by the busy vEUs. The constants are guesses until they are measured.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from ramforge.compiler.cost import SyncCost, Work
@@ -36,6 +37,9 @@ class AnalyticCost:
         moved = cost.read_bytes + cost.written_bytes
         busy = max(cost.flops / rate, moved / near, cost.constant_bytes / far)
         return target.task_ns + busy
+
+    def key(self, work: Work) -> Hashable:
+        return work.cost
 
     def sync(self, target: Target) -> SyncCost:
         return SyncCost(target.launch_ns, target.barrier_ns, target.event_ns, target.poll_ns)

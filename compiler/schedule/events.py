@@ -201,7 +201,7 @@ class _Builder:
             if not open_.any():
                 self.implied += int(np.count_nonzero(wanted))
                 continue
-            if roughness(share.lane[open_], low[open_], high[open_]) > MOST_ROWS:
+            if roughness(share.lane[open_], low[open_], (high - low)[open_]) > MOST_ROWS:
                 # a plain wait of all lanes is asked together with their others; the rows that
                 # would spare some of them it are looked at by everyone
                 open_ = np.ones_like(open_)

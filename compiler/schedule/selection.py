@@ -67,15 +67,25 @@ class Selector:
     devices: tuple[VDevice, ...]
     cost: CostModel
     rule: Rule = Rule.SELECTED
+    _kinds: dict[Hashable, int] = field(default_factory=dict)
+    _kind_of: dict[Options, int] = field(default_factory=dict)
     _known: dict[Hashable, WaveChoice | None] = field(default_factory=dict)
+    _task_ns: dict[Hashable, float] = field(default_factory=dict)
     _fronts: dict[tuple[int, Options], tuple[int, ...]] = field(default_factory=dict)
 
     def wave(self, choices: Sequence[Options], device: int) -> WaveChoice | None:
         """The best options for rOperators that run side by side; None if one cannot run there."""
-        key = (device, tuple(choices))
+        key = (device, tuple(map(self.kind, choices)))
         if key not in self._known:
             self._known[key] = self._wave(choices, device)
         return self._known[key]
+
+    def kind(self, choice: Options) -> int:
+        """The same number for rOperators whose options cost the same and fit alike."""
+        if choice not in self._kind_of:
+            alike = tuple((o.tasks, self.cost.key(o), o.arena_bytes, o.registers) for o in choice)
+            self._kind_of[choice] = self._kinds.setdefault(alike, len(self._kinds))
+        return self._kind_of[choice]
 
     def front(self, choice: Options, device: int) -> tuple[int, ...]:
         """The options that no other beats in both time alone and vEU time; the fastest first."""
@@ -122,9 +132,9 @@ class Selector:
         """Equal rOperators change their variant together, whenever that makes the wave end
         sooner.
         """
-        kinds: dict[Options, list[int]] = {}
+        kinds: dict[int, list[int]] = {}
         for at, choice in enumerate(choices):
-            kinds.setdefault(choice, []).append(at)
+            kinds.setdefault(self.kind(choice), []).append(at)
         for members in kinds.values():
             for option in fronts[members[0]]:
                 trial = list(picked)
@@ -139,34 +149,33 @@ class Selector:
 
     def _time(self, choices: Sequence[Options], picked: Sequence[int], device: VDevice) -> float:
         works = [choice[pick] for choice, pick in zip(choices, picked, strict=True)]
-        return wave_ns(works, device, self.cost) + barrier_ns(works, device, self.cost)
+        active = active_in(works, device)
+        times = []
+        for work in works:
+            key = (self.cost.key(work), device.blocks_per_sm, active)
+            if key not in self._task_ns:
+                self._task_ns[key] = self.cost.task_ns(work, device, active)
+            times.append((self._task_ns[key], work.tasks))
+        sync = self.cost.sync(device.target)
+        return wave_ns(times, device.units) + float(sync.arrival_ns(active, device.units))
 
 
-def wave_ns(works: Sequence[Work], device: VDevice, cost: CostModel) -> float:
-    """When the last of these is done, if they start together on an idle device: the longest first,
-    each task on the vEU that can start it earliest.
+def wave_ns(works: Sequence[tuple[float, int]], units: int) -> float:
+    """When the last of these (time of a task, tasks) is done if they start together on so many idle
+    vEUs: the longest first, each task on the vEU that can start it earliest.
     """
-    active = active_in(works, device)
-    free = [(0.0, device.units)]  # vEUs by when they are free, as (time, how many)
+    free = [(0.0, units)]  # vEUs by when they are free, as (time, how many)
     end = 0.0
-    for task_ns, tasks in sorted(
-        ((cost.task_ns(work, device, active), work.tasks) for work in works), reverse=True
-    ):
+    for task_ns, tasks in sorted(works, reverse=True):
         while tasks:
-            time, units = heapq.heappop(free)
-            taken = min(units, tasks)
+            time, idle = heapq.heappop(free)
+            taken = min(idle, tasks)
             tasks -= taken
             heapq.heappush(free, (time + task_ns, taken))
             end = max(end, time + task_ns)
-            if taken < units:
-                heapq.heappush(free, (time, units - taken))
+            if taken < idle:
+                heapq.heappush(free, (time, idle - taken))
     return end
-
-
-def barrier_ns(works: Sequence[Work], device: VDevice, cost: CostModel) -> float:
-    """What it takes until everyone knows that these are done."""
-    sync = cost.sync(device.target)
-    return float(sync.arrival_ns(np.array(active_in(works, device)), device.units))
 
 
 def active_in(works: Iterable[Work], device: VDevice) -> int:
