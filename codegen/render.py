@@ -17,7 +17,6 @@ import numpy as np
 
 from ramforge.codegen import tables
 from ramforge.codegen.weights import Weights
-from ramforge.compiler.device import THREADS
 from ramforge.compiler.ir import Graph
 from ramforge.compiler.pipeline import Program
 from ramforge.compiler.plan import Kind, Plan
@@ -33,7 +32,7 @@ _BEFORE_FAMILIES = (
     "program.cuh",
 )
 _COMMENT_WIDTH = 100
-CONTROL_HEADER_WORDS = 4
+CONTROL_HEADER_WORDS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,7 @@ def _context(program: Program, weights: Weights, names: Names) -> dict[str, Any]
     return {
         **_header(program, weights, names),
         **_ports(program.graph),
+        "roperator_names": [c_string(op.name) for op in program.operators] or ['""'],
         "constants": _constants(program, weights, names),
         "library": [*(_library(name) for name in _BEFORE_FAMILIES), *families],
         "bodies": bodies,
@@ -110,11 +110,11 @@ def _starts(plan: Plan, kernels: Sequence[int]) -> list[str]:
 
 
 def _host_parts() -> list[str]:
-    weights, host, cuda, main = (
-        _library(name) for name in ("weights.cuh", "run_host.cuh", "run_cuda.cuh", "main.cuh")
-    )
+    names = ("weights.cuh", "report.cuh", "run_host.cuh", "run_cuda.cuh", "main.cuh")
+    weights, report, host, cuda, main = map(_library, names)
     return [
         f"#if !defined(RF_EMULATE)\n{weights}",
+        report,
         f"#if defined(__CUDACC__)\n{cuda}#else\n{host}#endif\n",
         f"{main}#endif\n",
     ]
@@ -186,7 +186,7 @@ def _constants(program: Program, weights: Weights, names: Names) -> list[str]:
         "RF_INPUTS": len(graph.inputs),
         "RF_OUTPUTS": len(graph.outputs),
         "RF_SPACES": 2 + len(graph.inputs) + len(graph.outputs),
-        "RF_THREADS": THREADS,
+        "RF_THREADS": program.target.threads,
         "RF_LANES": lanes,
         "RF_LAUNCHES": max(1, len(plan.launches)),
         "RF_ARENA_BYTES": arena,

@@ -18,8 +18,8 @@ from ramforge.compiler.plan import Shape
 
 DEFAULT_TARGET = "h200"
 HOST = "host"
-# Of a block. The bodies' thread mappings are written for it.
-THREADS = 256
+# What a block may have; a program has blocks of one size. On the host it is one core.
+THREADS = (256, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,16 @@ class Target:
     poll_ns: int
     task_ns: int
     aliases: tuple[str, ...] = ()
+    threads: int = THREADS[0]  # of a block: chosen for each program, not a fact of the device
 
     @property
     def is_host(self) -> bool:
         return self.architecture == HOST
+
+    @property
+    def label(self) -> str:
+        """The name that ``find_target`` takes; of the host with its cores."""
+        return f"{self.name}:{self.sms}" if self.is_host else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +111,13 @@ RESERVED_BYTES = 1024
 def vdevices(target: Target) -> tuple[VDevice, ...]:
     """Every launch configuration, each with the largest arena that it leaves to a block."""
     if target.is_host:
-        return (VDevice(target, THREADS, 1, target.shared_bytes_per_block),)
+        return (VDevice(target, target.threads, 1, target.shared_bytes_per_block),)
     found = []
     for blocks in BLOCKS_PER_SM:
-        if blocks * THREADS <= target.threads_per_sm:
+        if blocks * target.threads <= target.threads_per_sm:
             arena = target.shared_bytes_per_sm // blocks - RESERVED_BYTES
             arena = min(arena, target.shared_bytes_per_block) // 128 * 128
-            found.append(VDevice(target, THREADS, blocks, arena))
+            found.append(VDevice(target, target.threads, blocks, arena))
     return tuple(found)
 
 

@@ -21,6 +21,7 @@ class Lowered:
     """
 
     graph: Graph
+    target: Target
     nodes: tuple[Node, ...]
     candidates: tuple[tuple[Candidate, ...], ...]
     libraries: tuple[str, ...]
@@ -57,7 +58,7 @@ def lower(graph: Graph, target: Target, offer: Offer = all_of_them) -> Lowered:
         nodes.append(node)
         candidates.append(offer(registry.candidates_of(placed, target)))
         libraries.add(registry.family_of(placed).library)
-    return Lowered(graph, tuple(nodes), tuple(candidates), tuple(sorted(libraries - {""})))
+    return Lowered(graph, target, tuple(nodes), tuple(candidates), tuple(sorted(libraries - {""})))
 
 
 def _named(design: Design, node: Node, graph: Graph) -> Variant:

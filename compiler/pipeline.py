@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ramforge.compiler import dump, printer
 from ramforge.compiler.check import check_graph, check_plan
 from ramforge.compiler.cost import CostModel
 from ramforge.compiler.cost.analytic import AnalyticCost
-from ramforge.compiler.device import Target
+from ramforge.compiler.device import THREADS, Target
 from ramforge.compiler.ir import Array, Graph
 from ramforge.compiler.lower import Lowered, Offer, all_of_them, lower
 from ramforge.compiler.memory import Memory
@@ -38,9 +38,10 @@ from ramforge.compiler.passes.split_reductions import split_reductions
 from ramforge.compiler.plan import Plan
 from ramforge.compiler.rprogram import ROperator
 from ramforge.compiler.schedule import DEFAULT_SCHEDULE, find_policies
-from ramforge.compiler.schedule.search import Search
+from ramforge.compiler.schedule.search import Scheduled, Search
 from ramforge.compiler.schedule.selection import Rule
 from ramforge.compiler.schedule.simulate import Timeline
+from ramforge.compiler.schedule.waves import WAVES
 from ramforge.compiler.splitting import choose_splits
 
 log = logging.getLogger("ramforge")
@@ -114,14 +115,12 @@ def compile_graph(
     graph = optimise(graph)
     log.debug("%d nodes after fusion", len(graph.nodes))
     cost = cost or AnalyticCost()
-    lowered = lower(graph, target, offer)
-    found = search(lowered, target, cost).best(policies, rule)
-    splits = choose_splits(lowered, target, cost, offer) if rule is Rule.SELECTED else {}
-    if splits:
-        other = lower(split_reductions(graph, splits), target, offer)
-        cut = search(other, target, cost).best(policies, rule)
-        if cut.timeline.makespan_ns < found.timeline.makespan_ns:
-            graph, lowered, found = other.graph, other, cut
+    tried = [
+        (search(lowered, cost).best(policies, rule), lowered)
+        for lowered in attempts(graph, target, cost, offer, rule)
+    ]
+    found, lowered = min(tried, key=_predicted) if len(tried) > 1 else tried[0]
+    graph, target = lowered.graph, lowered.target
     operators, plan, memory = found.operators, found.plan, found.memory
     check_plan(operators, plan, target, memory, graph)
     text = partial(printer.program_text, operators, plan, memory)
@@ -139,11 +138,37 @@ def compile_graph(
     )
 
 
-def search(lowered: Lowered, target: Target, cost: CostModel) -> Search:
+def attempts(
+    graph: Graph,
+    target: Target,
+    cost: CostModel,
+    offer: Offer = all_of_them,
+    rule: Rule = Rule.SELECTED,
+) -> tuple[Lowered, ...]:
+    """The ways to cut an optimised graph into rTasks that are worth planning: as it is, and with
+    its long sums in parts, if some are long enough. For blocks of as many threads as is predicted
+    to be best.
+    """
+    sizes = (target.threads,) if target.is_host else THREADS
+    found = [lower(graph, replace(target, threads=threads), offer) for threads in sizes]
+    whole = found[0]
+    if len(found) > 1:
+        whole = min(found, key=lambda lowered: search(lowered, cost).selection(WAVES, rule).time_ns)
+    splits = choose_splits(whole, cost, offer) if rule is Rule.SELECTED else {}
+    if not splits:
+        return (whole,)
+    return whole, lower(split_reductions(graph, splits), whole.target, offer)
+
+
+def _predicted(attempt: tuple[Scheduled, Lowered]) -> float:
+    return attempt[0].timeline.makespan_ns
+
+
+def search(lowered: Lowered, cost: CostModel) -> Search:
     """Everything that can be decided about a lowered graph."""
     return Search(
         lowered.graph,
-        target,
+        lowered.target,
         cost,
         [node.inputs for node in lowered.nodes],
         [node.outputs for node in lowered.nodes],

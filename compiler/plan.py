@@ -125,7 +125,7 @@ class Entries:
     first: Ints
     units: Ints
 
-    def groups(self, group: int) -> tuple[Ints, Ints]:
+    def groups(self, group: int | Ints) -> tuple[Ints, Ints]:
         """The first group of units that each entry is about, and the one after the last."""
         return self.first // group, (self.first + self.units - 1) // group + 1
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ramforge.compiler import registry
 from ramforge.compiler.cost import CostModel
-from ramforge.compiler.device import Target, vdevices
+from ramforge.compiler.device import vdevices
 from ramforge.compiler.expressions.placed import place
 from ramforge.compiler.ir import Node
 from ramforge.compiler.lower import Lowered, Offer
@@ -25,19 +25,17 @@ LEAST_GAIN = 0.05
 Candidates = tuple[Candidate, ...]
 
 
-def choose_splits(
-    lowered: Lowered, target: Target, cost: CostModel, offer: Offer
-) -> dict[str, int]:
+def choose_splits(lowered: Lowered, cost: CostModel, offer: Offer) -> dict[str, int]:
     """Into how many parts the sum of each node should be cut, for those that should."""
-    return {} if target.is_host else _Chooser(lowered, target, cost, offer).choose()
+    return {} if lowered.target.is_host else _Chooser(lowered, cost, offer).choose()
 
 
 class _Chooser:
-    def __init__(self, lowered: Lowered, target: Target, cost: CostModel, offer: Offer) -> None:
+    def __init__(self, lowered: Lowered, cost: CostModel, offer: Offer) -> None:
         self._lowered = lowered
-        self._target = target
+        self._target = lowered.target
         self._offer = offer
-        self._devices = vdevices(target)
+        self._devices = vdevices(lowered.target)
         self._selector = Selector(self._devices, cost)
         self._cut: dict[tuple[int, int], tuple[Candidates, Candidates] | None] = {}
         self._known: dict[tuple[int, ...], dict[int, int]] = {}

@@ -39,11 +39,11 @@ RF_DEVICE rf_dense<F> rf_make_dense(F element) {
 }
 
 #if defined(RF_SIMT)
-// Each thread keeps a BM/16 x BN/16 patch; both operands go through the arena, RF_DEPTH of K at a
-// time.
+// The threads stand in rows of 16, and each keeps a patch of the tile; both operands go through the
+// arena, RF_DEPTH of K at a time.
 template <class P, int BM, int BN, class R, class B, class S>
 RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S store) {
-  constexpr int TM = BM / 16, TN = BN / 16;
+  constexpr int ROWS = RF_THREADS / 16, TM = BM / ROWS, TN = BN / 16;
   float* a_tile =
       reinterpret_cast<float*>(arena);  // [RF_DEPTH][BM + 1]: the odd pitch keeps banks apart
   float* b_tile = a_tile + RF_DEPTH * (BM + 1);  // [RF_DEPTH][BN]
@@ -77,7 +77,7 @@ RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S st
     for (int k = 0; k < RF_DEPTH; ++k) {
       float a_part[TM], b_part[TN];
       RF_UNROLL
-      for (int i = 0; i < TM; ++i) a_part[i] = a_tile[k * (BM + 1) + ty + i * 16];
+      for (int i = 0; i < TM; ++i) a_part[i] = a_tile[k * (BM + 1) + ty + i * ROWS];
       RF_UNROLL
       for (int j = 0; j < TN; ++j) b_part[j] = b_tile[k * BN + tx + j * 16];
       RF_UNROLL
@@ -90,7 +90,7 @@ RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S st
   }
   RF_UNROLL
   for (int i = 0; i < TM; ++i) {
-    const int m = m0 + ty + i * 16;
+    const int m = m0 + ty + i * ROWS;
     RF_UNROLL
     for (int j = 0; j < TN; ++j) {
       const int n = n0 + tx + j * 16;

@@ -82,6 +82,7 @@ class Grid:
     tiles_n: int
     batches: int
     rows_first: bool
+    threads: int
 
     @property
     def tasks(self) -> int:
@@ -115,7 +116,7 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
 def _grid(product: Product, tile: tuple[int, int], target: Target) -> Grid:
     tile_m, tile_n = tile
     tiles = -(-product.m // tile_m), -(-product.n // tile_n)
-    return Grid(tile_m, tile_n, *tiles, product.batches, target.is_host)
+    return Grid(tile_m, tile_n, *tiles, product.batches, target.is_host, target.threads)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -207,7 +208,7 @@ def _candidate(product: Product, grid: Grid) -> Candidate:
 
 def _patch(grid: Grid) -> tuple[int, int]:
     """What each thread keeps in registers."""
-    return grid.tile_m // 16, grid.tile_n // 16
+    return grid.tile_m // (grid.threads // 16), grid.tile_n // 16
 
 
 def _efficiency(grid: Grid) -> float:

@@ -95,6 +95,7 @@ class Search:
         return Selection(
             tuple(found.options[n] for n, found in enumerate(single)),
             tuple(stage for found in single for stage in found.stages),
+            sum(found.time_ns for found in single),
         )
 
     def plan(self, policy: Policy, selection: Selection) -> Scheduled:

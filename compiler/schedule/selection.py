@@ -54,10 +54,11 @@ class WaveChoice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """For each rOperator the number of its option; and the stages."""
+    """For each rOperator the number of its option; the stages, and how long they take."""
 
     options: tuple[int, ...]
     stages: tuple[Stage, ...]
+    time_ns: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +193,7 @@ def select(
     devices, cost = selector.devices, selector.cost
     options = [0] * len(choices)
     if not waves:
-        return Selection(tuple(options), ())
+        return Selection(tuple(options), (), 0.0)
     picked = [
         [selector.wave([choices[n] for n in wave], d) for d in range(len(devices))]
         for wave in waves
@@ -223,7 +224,8 @@ def select(
         assert found is not None
         for number, option in zip(wave, found.options, strict=True):
             options[number] = option
-    return Selection(tuple(options), _stages(waves, choices, options, [devices[d] for d in path]))
+    stages = _stages(waves, choices, options, [devices[d] for d in path])
+    return Selection(tuple(options), stages, min(best))
 
 
 def _stages(
