@@ -120,6 +120,11 @@ def compile_graph(
         for lowered in attempts(graph, target, cost, offer, rule)
     ]
     found, lowered = min(tried, key=_predicted) if len(tried) > 1 else tried[0]
+    return finish(found, lowered)
+
+
+def finish(found: Scheduled, lowered: Lowered) -> Program:
+    """The program of a plan that was made for a lowered graph, once it is proven."""
     graph, target = lowered.graph, lowered.target
     operators, plan, memory = found.operators, found.plan, found.memory
     check_plan(operators, plan, target, memory, graph)

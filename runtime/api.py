@@ -12,6 +12,9 @@ import ramforge.kernels  # noqa: F401  (fills the registry)
 from ramforge.codegen import artifact as artifacts
 from ramforge.codegen.artifact import Artifact
 from ramforge.codegen.render import counted
+from ramforge.compiler.cost import tuning_file
+from ramforge.compiler.cost.analytic import AnalyticCost
+from ramforge.compiler.cost.tuned import TunedCost
 from ramforge.compiler.device import DEFAULT_TARGET, Target, find_target
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.pipeline import Program, compile_graph
@@ -31,22 +34,27 @@ def compile(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     dims: Mapping[str, int] | None = None,
     schedule: str = DEFAULT_SCHEDULE,
+    tuning: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compile an ONNX model to ``output`` (a path that ends in .cu), or into the cache without one.
 
     Beside the source stand the weights (.safetensors) and the manifest (.json). Needs no compiler
-    and no GPU.
+    and no GPU. ``tuning`` is a file of measurements by which to choose (``compile --tune``).
     """
     from ramforge.compiler.frontend import import_model
 
     if output is not None:
         artifacts.check_writable(Path(output))
     chosen = find_target(target) if isinstance(target, str) else target
+    measured = tuning_file.read(tuning, chosen) if tuning is not None else None
     log.info("reading the model")
     graph = import_model(model, shapes=shapes or {}, dims=dims or {})
     log.info("compiling %s for %s", counted(len(graph.nodes), "node"), chosen.name)
-    program = compile_graph(graph, chosen, schedule)
+    cost = TunedCost(AnalyticCost(), measured, chosen) if measured else AnalyticCost()
+    program = compile_graph(graph, chosen, schedule, cost=cost)
     options = _options(chosen, schedule, shapes or {}, dims or {})
+    if measured:
+        options["tuning"] = tuning_file.digest(measured)
     log.info("writing")
     if output is None:
         return _in_cache(program, model, options)
@@ -62,7 +70,7 @@ def _options(
     target: Target, schedule: str, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]
 ) -> dict[str, Any]:
     return {
-        "target": f"{target.name}:{target.sms}" if target.is_host else target.name,
+        "target": target.label,
         "schedule": schedule,
         "shapes": {name: list(shape) for name, shape in sorted(shapes.items())},
         "dims": dict(sorted(dims.items())),

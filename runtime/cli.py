@@ -1,4 +1,4 @@
-"""The command line: ``ramforge compile | run | doctor | targets``, and the bare ``compile``.
+"""The command line: ``ramforge compile | run | inspect | ...``, and the bare ``compile``.
 
 Data goes to stdout, progress and logs to stderr. Every error of ours is a message with a fix and an
 exit code of its own; a traceback is only for bugs, and only with -v.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ramforge.compiler.errors import EXIT_ENVIRONMENT, EXIT_INTERNAL, RamforgeError
 from ramforge.compiler.version import VERSION
@@ -114,33 +115,54 @@ def _each(parse: Callable[[str], tuple[str, Any]]) -> Callable[..., dict[str, An
     return parsed
 
 
+def _compilation(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how a model is compiled."""
+    options = (
+        click.option(
+            "--target", default="h200", show_default=True, help="A device; see: ramforge targets."
+        ),
+        click.option(
+            "--shapes",
+            multiple=True,
+            metavar="NAME:1x3x224x224",
+            callback=_each(_shape),
+            help="The shape of an input; repeatable.",
+        ),
+        click.option(
+            "--dim",
+            "dims",
+            multiple=True,
+            metavar="NAME=8",
+            callback=_each(_dimension),
+            help="The size of a symbolic dimension; repeatable.",
+        ),
+        click.option(
+            "--schedule",
+            type=click.Choice(["auto", "waves", "events", "per-op"]),
+            default="auto",
+            show_default=True,
+            help="How rTasks are put on the vEUs; auto takes what is predicted to be fastest.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command("compile", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
 @click.option("-o", "--output", help="Where to write, e.g. out.cu; without it, into the cache.")
+@_compilation
+@click.option("--tuning", metavar="FILE", help="Choose by the measurements in this file.")
 @click.option(
-    "--target", default="h200", show_default=True, help="A device; see: ramforge targets."
+    "--tune", metavar="FILE", help="The same, but first measure on this machine what it lacks."
 )
 @click.option(
-    "--shapes",
-    multiple=True,
-    metavar="NAME:1x3x224x224",
-    callback=_each(_shape),
-    help="The shape of an input; repeatable.",
-)
-@click.option(
-    "--dim",
-    "dims",
-    multiple=True,
-    metavar="NAME=8",
-    callback=_each(_dimension),
-    help="The size of a symbolic dimension; repeatable.",
-)
-@click.option(
-    "--schedule",
-    type=click.Choice(["auto", "waves", "events", "per-op"]),
-    default="auto",
+    "--tune-seconds",
+    type=click.FloatRange(min=0),
+    default=120.0,
     show_default=True,
-    help="How rTasks are put on the vEUs; auto takes what is predicted to be fastest.",
+    help="When to begin no more measurements; the next --tune goes on.",
 )
 @click.option("--build", is_flag=True, help="Also build it: a cubin, or the host library.")
 @_common
@@ -151,6 +173,9 @@ def compile_command(
     shapes: dict[str, tuple[int, ...]],
     dims: dict[str, int],
     schedule: str,
+    tuning: str | None,
+    tune: str | None,
+    tune_seconds: float,
     build: bool,
     **common: Any,
 ) -> None:
@@ -161,9 +186,19 @@ def compile_command(
     """
     from ramforge.runtime import api
 
+    if tune is not None and tuning is not None:
+        raise click.UsageError("--tune and --tuning are one file each, and one of them is enough")
     with progress.reporting(**common) as report:
+        if tune is not None:
+            _tune(model, target, tune, output, shapes=shapes, dims=dims, seconds=tune_seconds)
         artifact = api.compile(
-            model, target=target, output=output, shapes=shapes, dims=dims, schedule=schedule
+            model,
+            target=target,
+            output=output,
+            shapes=shapes,
+            dims=dims,
+            schedule=schedule,
+            tuning=tune if tuning is None else tuning,
         )
         if build:
             _build(artifact)
@@ -177,6 +212,17 @@ def compile_command(
     click.echo(str(artifact.source))
 
 
+def _tune(model: str, target: str, file: str, output: str | None, **options: Any) -> None:
+    """Measure what the file lacks, once it is known that the output can be written."""
+    from ramforge.codegen import artifact as artifacts
+    from ramforge.compiler.device import find_target
+    from ramforge.runtime import tune
+
+    if output is not None:
+        artifacts.check_writable(Path(output))
+    tune.tune(model, find_target(target), file, **options)
+
+
 def _build(artifact: Any) -> None:
     """What the target asks for, into the build cache."""
     from ramforge.runtime.drivers import cuda, host
@@ -185,7 +231,7 @@ def _build(artifact: Any) -> None:
     if architecture == "host":
         host.build(artifact)
     else:
-        cuda.build_cubin(artifact.text(), architecture)
+        cuda.build_cubin(artifact, architecture)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -242,6 +288,46 @@ def run_model(
     if save_outputs:
         arrays.save(Path(save_outputs), dict(zip(names, outputs, strict=True)))
     click.echo(arrays.table(names, outputs))
+
+
+@commands.command("inspect")
+@click.argument("what", metavar="MODEL|ARTIFACT")
+@_compilation
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@_common
+def inspect_model(
+    what: str,
+    target: str,
+    shapes: dict[str, tuple[int, ...]],
+    dims: dict[str, int],
+    schedule: str,
+    as_json: bool,
+    **common: Any,
+) -> None:
+    """What a MODEL is made of and how it would be scheduled, or what an ARTIFACT (its .cu file, or
+    its folder) says of itself. An operator that is not supported is listed, and is no error.
+    """
+    from ramforge.codegen import artifact as artifacts
+    from ramforge.compiler.device import find_target
+    from ramforge.runtime import inspect
+
+    with progress.reporting(**common) as report:
+        if inspect.is_artifact(what):
+            _refuse_compilation(click.get_current_context())
+            document = inspect.of_artifact(artifacts.load(what))
+        else:
+            document = inspect.of_model(
+                what, find_target(target), schedule, report, shapes=shapes, dims=dims
+            )
+    click.echo(json.dumps(document, indent=2) if as_json else inspect.render(document))
+
+
+def _refuse_compilation(context: click.Context) -> None:
+    """An artefact is compiled already."""
+    flags = {"target": "--target", "shapes": "--shapes", "dims": "--dim", "schedule": "--schedule"}
+    for name, flag in flags.items():
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"{flag} is for models; this is an artefact, compiled already")
 
 
 @commands.command("doctor")

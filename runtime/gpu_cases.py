@@ -16,7 +16,7 @@ from ramforge.kernels.contract import TILES
 _HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 
 
-def _model(text: str, **weights: tuple[int, ...]) -> onnx.ModelProto:
+def model_of(text: str, **weights: tuple[int, ...]) -> onnx.ModelProto:
     """A graph in text, with random weights of these shapes."""
     model = onnx.parser.parse_model(_HEAD + text)
     generator = np.random.default_rng(7)
@@ -29,32 +29,32 @@ def _model(text: str, **weights: tuple[int, ...]) -> onnx.ModelProto:
 def primitive_models() -> dict[str, onnx.ModelProto]:
     """rf_tile_map, rf_tile_fold, rf_row_fold, rf_row_map, each with sizes that fill no warp."""
     return {
-        "map, one long row": _model("g (float[5, 1001] x) => (float[5, 1001] y) { y = Exp(x) }"),
-        "map, transposed": _model(
+        "map, one long row": model_of("g (float[5, 1001] x) => (float[5, 1001] y) { y = Exp(x) }"),
+        "map, transposed": model_of(
             "g (float[33, 65, 7] x) => (float[7, 33, 65] y) { y = Transpose<perm=[2, 0, 1]>(x) }"
         ),
-        "map, broadcast": _model(
+        "map, broadcast": model_of(
             "g (float[33, 1, 7] x, float[65, 1] w) => (float[33, 65, 7] y) { y = Add(x, w) }"
         ),
-        "map, special functions": _model(
+        "map, special functions": model_of(
             "g (float[1000] x) => (float[1000] y)"
             "{ a = Tanh(x) b = Erf(x) c = Sigmoid(x) d = Add(a, b) y = Mul(c, d) }"
         ),
-        "fold, strips": _model(
+        "fold, strips": model_of(
             "g (float[1, 65, 33, 31] x) => (float[1, 65, 16, 15] y)"
             "{ y = MaxPool<kernel_shape=[3, 3], strides=[2, 2]>(x) }"
         ),
-        "fold, rows": _model(
+        "fold, rows": model_of(
             "g (float[37, 1003] x) => (float[37, 1] y) { y = ReduceMean<axes=[1]>(x) }"
         ),
-        "fold, rows, maximum": _model(
+        "fold, rows, maximum": model_of(
             "g (float[37, 1003] x) => (float[37] y) { y = ReduceMax<axes=[1], keepdims=0>(x) }"
         ),
-        "row, softmax": _model("g (float[37, 1003] x) => (float[37, 1003] y) { y = Softmax(x) }"),
-        "row, log-softmax": _model(
+        "row, softmax": model_of("g (float[37, 1003] x) => (float[37, 1003] y) { y = Softmax(x) }"),
+        "row, log-softmax": model_of(
             "g (float[37, 31] x) => (float[37, 31] y) { y = LogSoftmax(x) }"
         ),
-        "row, normalize": _model(
+        "row, normalize": model_of(
             "g (float[37, 1003] x, float[1003] s, float[1003] b) => (float[37, 1003] y)"
             "{ y = LayerNormalization(x, s, b) }"
         ),
@@ -91,24 +91,24 @@ def tile_shapes() -> int:
 def product_models() -> dict[str, onnx.ModelProto]:
     """rf_contract with packed and with dense operands; sizes that are multiples of nothing."""
     return {
-        "product, packed": _model(
+        "product, packed": model_of(
             "g (float[129, 77] x) => (float[129, 131] y) { p = MatMul(x, w) y = Relu(p) }",
             w=(77, 131),
         ),
-        "product, dense batch": _model(
+        "product, dense batch": model_of(
             "g (float[3, 65, 33] x, float[3, 33, 70] w) => (float[3, 65, 70] y){ y = MatMul(x, w) }"
         ),
-        "product, transposed operand": _model(
+        "product, transposed operand": model_of(
             "g (float[2, 65, 40] x, float[2, 70, 40] k) => (float[2, 65, 70] y)"
             "{ t = Transpose<perm=[0, 2, 1]>(k) y = MatMul(x, t) }"
         ),
-        "convolution, padded": _model(
+        "convolution, padded": model_of(
             "g (float[1, 19, 15, 17] x) => (float[1, 67, 8, 9] y)"
             "{ y = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(x, w, b) }",
             w=(67, 19, 3, 3),
             b=(67,),
         ),
-        "convolution, groups": _model(
+        "convolution, groups": model_of(
             "g (float[1, 24, 9, 9] x) => (float[1, 36, 9, 9] y)"
             "{ y = Conv<pads=[1, 1, 1, 1], group=3>(x, w) }",
             w=(36, 8, 3, 3),
@@ -123,7 +123,7 @@ def barrier_models() -> dict[str, onnx.ModelProto]:
         for i in range(8)
     )
     return {
-        "barriers, a chain of transposed softmaxes": _model(
+        "barriers, a chain of transposed softmaxes": model_of(
             f"g (float[200, 200] x) => (float[200, 200] y) {{ a0 = Neg(x) {steps} y = Neg(a8) }}"
         )
     }

@@ -16,17 +16,28 @@ from ramforge.compiler.errors import DeviceError, ShapeError
 from ramforge.compiler.ir import Array
 from ramforge.runtime.drivers import Driver, open_driver
 
+DEBUG_VARIABLE = "RAMFORGE_DEBUG"
+
 
 class Session:
     """One model on one device. One run in flight at a time; ``close`` frees the device.
 
     ``device`` is ``auto`` (a GPU if there is one, else the host), ``host``, ``host:2`` (two cores)
-    or ``cuda``.
+    or ``cuda``. With ``debug`` a run that hangs ends with an error that says who waited for what;
+    None looks whether RAMFORGE_DEBUG is 1.
     """
 
-    def __init__(self, artifact: Artifact | str | os.PathLike[str], device: str = "auto") -> None:
+    def __init__(
+        self,
+        artifact: Artifact | str | os.PathLike[str],
+        device: str = "auto",
+        *,
+        debug: bool | None = None,
+    ) -> None:
         self.artifact = artifact if isinstance(artifact, Artifact) else artifacts.load(artifact)
-        self._driver: Driver | None = open_driver(self.artifact, device)
+        if debug is None:
+            debug = os.environ.get(DEBUG_VARIABLE) == "1"
+        self._driver: Driver | None = open_driver(self.artifact, device, debug=debug)
         self._inputs, self._outputs = self.artifact.inputs, self.artifact.outputs
         self._busy = threading.Lock()
         self._process = os.getpid()

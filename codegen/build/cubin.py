@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,10 @@ class Resources(NamedTuple):
     spill_bytes: int
     shared_bytes: int
 
+
+REGISTERS_PER_SM = 65536
+REGISTER_UNIT = 8  # a thread gets whole units of so many
+CALL_BYTES = 128  # 16 registers that belong to the caller, put away and fetched back
 
 _FUNCTION = re.compile(
     r"(?:Compiling entry function '([^']+)'|Function properties for '?([\w$.]+)'?)"
@@ -66,6 +70,28 @@ def resource_usage(log: str) -> dict[str, Resources]:
                 registers=int(found[1]), shared_bytes=int(shared[1]) if shared else 0
             )
     return usage
+
+
+def misfits(log: str, kernels: Mapping[str, int]) -> list[str]:
+    """What keeps kernels from running as planned, by what the assembler said: registers for fewer
+    threads on an SM than ``kernels`` gives for each, or a body that spills. What a kernel itself
+    keeps on its stack around the calls of bodies is moved once for an rTask.
+    """
+    usage = resource_usage(log)
+    found = [
+        f"{name} spills {used.spill_bytes} bytes of registers"
+        for name, used in usage.items()
+        if name not in kernels and used.spill_bytes > CALL_BYTES
+    ]
+    for name, threads in kernels.items():
+        used = usage.get(name, Resources(0, 0, 0))
+        taken = -(-used.registers // REGISTER_UNIT) * REGISTER_UNIT
+        if taken * threads > REGISTERS_PER_SM:
+            found.append(
+                f"{name} takes {used.registers} registers: an SM has {REGISTERS_PER_SM}, and "
+                f"{threads} threads of it are to be there at once"
+            )
+    return found
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
@@ -24,6 +23,7 @@ from ramforge.compiler.version import VERSION
 FORMAT = 1
 _FIX = "measure again with compile MODEL --tune and another file"
 _MOST_PROBLEMS = 5
+_MUCH = 1e30
 
 Checks = dict[str, tuple[Callable[[Any], bool], str]]
 
@@ -35,7 +35,7 @@ def text(tuning: Tuning) -> str:
         "target": {"name": tuning.target, "sms": tuning.sms},
         "machine": tuning.machine,
         "sync": dict(sorted(tuning.sync.items())),
-        "bodies": {name: asdict(tuning.bodies[name]) for name in sorted(tuning.bodies)},
+        "bodies": [asdict(row) for row in sorted(tuning.bodies, key=lambda row: row.place)],
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -76,12 +76,11 @@ def _parsed(path: Path) -> Tuning:
         lines = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
         listed = "\n".join(f"  {line}" for line in lines)
         raise ArtifactError(f"{path}: a damaged tuning file\n{listed}\n    fix: {_FIX}")
-    bodies = {
-        name: Measured(**{**row, "cost": TaskCost(**row["cost"])})
-        for name, row in document["bodies"].items()
-    }
-    place = document["target"]
-    return Tuning(place["name"], place["sms"], document["machine"], bodies, document["sync"])
+    bodies = tuple(
+        Measured(**{**row, "cost": TaskCost(**row["cost"])}) for row in document["bodies"]
+    )
+    target = document["target"]
+    return Tuning(target["name"], target["sms"], document["machine"], bodies, document["sync"])
 
 
 def _is_text(value: Any) -> bool:
@@ -92,6 +91,10 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -99,7 +102,7 @@ def _is_count(value: Any) -> bool:
 def _is_size(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and value >= 0
+    return 0 <= value < _MUCH  # NaN is not
 
 
 def _is_time(value: Any) -> bool:
@@ -108,6 +111,7 @@ def _is_time(value: Any) -> bool:
 
 _TEXT = (_is_text, "a text")
 _TABLE = (_is_table, "a table")
+_LIST = (_is_list, "a list")
 _COUNT = (_is_count, "a whole number above 0")
 _SIZE = (_is_size, "a number of 0 or more")
 _TIME = (_is_time, "a number above 0")
@@ -118,14 +122,16 @@ _DOCUMENT: Checks = {
     "target": _TABLE,
     "machine": _TEXT,
     "sync": _TABLE,
-    "bodies": _TABLE,
+    "bodies": _LIST,
 }
 _TARGET: Checks = {"name": _TEXT, "sms": _COUNT}
 _MEASURED: Checks = {
+    "name": _TEXT,
     "family": _TEXT,
     "summary": _TEXT,
     "task_ns": _TIME,
     "units": _COUNT,
+    "threads": _COUNT,
     "blocks_per_sm": _COUNT,
     "cost": _TABLE,
 }
@@ -144,12 +150,20 @@ def _problems(document: dict[str, Any]) -> Iterator[str]:
     yield from _wrong("target.", document["target"], _TARGET)
     given = {name: check for name, check in _SYNC.items() if name in document["sync"]}
     yield from _wrong("sync.", document["sync"], given)
-    for name, row in document["bodies"].items():
+    seen: set[tuple[str, int]] = set()
+    for number, row in enumerate(document["bodies"]):
+        where = f"bodies[{number}]"
         if not isinstance(row, dict):
-            yield f"bodies.{name} has to be a table"
+            yield f"{where} has to be a table"
             continue
-        wrong = list(_wrong(f"bodies.{name}.", row, _MEASURED))
-        yield from wrong or _wrong(f"bodies.{name}.cost.", row["cost"], _COST)
+        wrong = [*_wrong(f"{where}.", row, _MEASURED)]
+        wrong = wrong or [*_wrong(f"{where}.cost.", row["cost"], _COST)]
+        yield from wrong
+        if not wrong:
+            place = (row["name"], row["threads"])
+            if place in seen:
+                yield f"{where} is of {place[0]} with {place[1]} threads, as another one before it"
+            seen.add(place)
 
 
 def _wrong(where: str, table: dict[str, Any], checks: Checks) -> Iterator[str]:

@@ -8,13 +8,13 @@ import onnx
 
 from examples.models.alexnet import alexnet, alexnet_small
 from examples.models.deepspeech2 import deepspeech2, deepspeech2_small
-from examples.models.encoder import encoder, encoder_small
+from examples.models.encoder import encoder, encoder_base, encoder_small
 from examples.models.lstm_cell import lstm_cell
 from examples.models.mlp import mlp
 from examples.models.mobilenet_small import mobilenet_small
 from examples.models.nasnet import nasnet_cifar, nasnet_small
 from examples.models.recurrent import lstm_tc, lstm_tc_small, seq2seq, seq2seq_small
-from examples.models.resnet import resnet18, resnet_small
+from examples.models.resnet import resnet18, resnet50, resnet50_small, resnet_small
 from examples.models.resnext import resnext29, resnext29_small
 
 MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
@@ -45,4 +45,17 @@ PAPER_SMALL: dict[str, Callable[[], onnx.ModelProto]] = {
     "deepspeech2": deepspeech2_small,
     "lstm_tc": lstm_tc_small,
     "seq2seq": seq2seq_small,
+}
+
+# What the benchmarks run, and the same structures at a size for tests.
+BENCHMARKED: dict[str, Callable[[], onnx.ModelProto]] = {
+    "resnet50": resnet50,
+    **PAPER,
+    "encoder_base": encoder_base,
+}
+
+BENCHMARKED_SMALL: dict[str, Callable[[], onnx.ModelProto]] = {
+    "resnet50": resnet50_small,
+    **PAPER_SMALL,
+    "encoder_base": encoder_small,
 }

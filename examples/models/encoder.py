@@ -37,6 +37,11 @@ def encoder(
     return builder.finish([x])
 
 
+def encoder_base() -> onnx.ModelProto:
+    """The size of BERT base: 12 layers, 768 wide, 12 heads, 128 tokens."""
+    return encoder(layers=12, width=768, heads=12)
+
+
 def encoder_small() -> onnx.ModelProto:
     """The same structure at a size for tests."""
     return encoder(layers=2, width=64, heads=4, tokens=16)

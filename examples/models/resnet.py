@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import onnx
 
 from examples.models.builder import Builder
+
+# x, name, channels in, width and stride: a residual block and the channels that come out
+Block = Callable[[Builder, str, str, int, int, int], tuple[str, int]]
 
 
 def resnet18(image: int = 224, batch: int = 1, classes: int = 1000) -> onnx.ModelProto:
     """ResNet-18 as published: a 7x7 stem and four stages of two basic blocks."""
     builder = Builder("resnet18", seed=18)
-    x = builder.input("x", (batch, 3, image, image))
-    x = _convolution(builder, x, "", "1", 3, 64, kernel=7, stride=2)
-    x = builder.node("Relu", [x], "/relu")
-    x = _max_pool(builder, x)
-    return _stages(builder, x, (64, 128, 256, 512), 2, classes)
+    x = _stem(builder, builder.input("x", (batch, 3, image, image)), 64, kernel=7, stride=2)
+    return _stages(builder, x, _basic_block, (64, 128, 256, 512), (2, 2, 2, 2), classes)
+
+
+def resnet50(image: int = 224, batch: int = 1, classes: int = 1000) -> onnx.ModelProto:
+    """ResNet-50 as published: the same stem and sixteen bottlenecks."""
+    builder = Builder("resnet50", seed=54)
+    x = _stem(builder, builder.input("x", (batch, 3, image, image)), 64, kernel=7, stride=2)
+    return _stages(builder, x, _bottleneck, (64, 128, 256, 512), (3, 4, 6, 3), classes)
 
 
 def resnet_small(image: int = 32) -> onnx.ModelProto:
     """The same structure at a size for tests: a 3x3 stem and three stages of one block."""
     builder = Builder("resnet_small", seed=3)
-    x = builder.input("x", (1, 3, image, image))
-    x = _convolution(builder, x, "", "1", 3, 16, kernel=3, stride=1)
+    x = _stem(builder, builder.input("x", (1, 3, image, image)), 16, kernel=3, stride=1)
+    return _stages(builder, x, _basic_block, (16, 32, 64), (1, 1, 1), classes=10)
+
+
+def resnet50_small(image: int = 32) -> onnx.ModelProto:
+    """The same with bottlenecks, two of them in the first stage."""
+    builder = Builder("resnet50_small", seed=5)
+    x = _stem(builder, builder.input("x", (1, 3, image, image)), 8, kernel=3, stride=1)
+    return _stages(builder, x, _bottleneck, (8, 16, 32), (2, 1, 1), classes=10)
+
+
+def _stem(builder: Builder, x: str, width: int, *, kernel: int, stride: int) -> str:
+    x = _convolution(builder, x, "", "1", 3, width, kernel=kernel, stride=stride)
     x = builder.node("Relu", [x], "/relu")
-    x = _max_pool(builder, x)
-    return _stages(builder, x, (16, 32, 64), 1, classes=10)
+    return builder.node(
+        "MaxPool", [x], "/maxpool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+    )
 
 
 def _stages(
-    builder: Builder, x: str, widths: tuple[int, ...], blocks: int, classes: int
+    builder: Builder,
+    x: str,
+    block: Block,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    classes: int,
 ) -> onnx.ModelProto:
     channels = widths[0]
-    for stage, width in enumerate(widths, start=1):
-        for block in range(blocks):
-            stride = 2 if block == 0 and stage > 1 else 1
-            x = _basic_block(builder, x, f"/layer{stage}.{block}", channels, width, stride)
-            channels = width
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), start=1):
+        for number in range(count):
+            stride = 2 if number == 0 and stage > 1 else 1
+            x, channels = block(builder, x, f"/layer{stage}.{number}", channels, width, stride)
     x = builder.node("GlobalAveragePool", [x], "/avgpool")
     x = builder.node("Flatten", [x], "/flatten", axis=1)
     weight = builder.weight("fc.weight", (classes, channels), channels)
@@ -45,17 +70,35 @@ def _stages(
 
 def _basic_block(
     builder: Builder, x: str, name: str, channels: int, width: int, stride: int
-) -> str:
-    shortcut = x
-    if stride != 1 or channels != width:
-        shortcut = _convolution(
-            builder, x, f"{name}/downsample", "", channels, width, kernel=1, stride=stride
-        )
+) -> tuple[str, int]:
+    shortcut = _shortcut(builder, x, name, channels, width, stride)
     y = _convolution(builder, x, name, "1", channels, width, kernel=3, stride=stride)
     y = builder.node("Relu", [y], f"{name}/relu")
     y = _convolution(builder, y, name, "2", width, width, kernel=3, stride=1)
     y = builder.node("Add", [y, shortcut], f"{name}/add")
-    return builder.node("Relu", [y], f"{name}/relu_1")
+    return builder.node("Relu", [y], f"{name}/relu_1"), width
+
+
+def _bottleneck(
+    builder: Builder, x: str, name: str, channels: int, width: int, stride: int
+) -> tuple[str, int]:
+    """Down to ``width`` channels, with the stride, and up to four times as many."""
+    shortcut = _shortcut(builder, x, name, channels, 4 * width, stride)
+    y = _convolution(builder, x, name, "1", channels, width, kernel=1, stride=stride)
+    y = builder.node("Relu", [y], f"{name}/relu")
+    y = _convolution(builder, y, name, "2", width, width, kernel=3, stride=1)
+    y = builder.node("Relu", [y], f"{name}/relu_1")
+    y = _convolution(builder, y, name, "3", width, 4 * width, kernel=1, stride=1)
+    y = builder.node("Add", [y, shortcut], f"{name}/add")
+    return builder.node("Relu", [y], f"{name}/relu_2"), 4 * width
+
+
+def _shortcut(builder: Builder, x: str, name: str, channels: int, out: int, stride: int) -> str:
+    if stride == 1 and channels == out:
+        return x
+    return _convolution(
+        builder, x, f"{name}/downsample", "", channels, out, kernel=1, stride=stride
+    )
 
 
 def _convolution(
@@ -72,9 +115,3 @@ def _convolution(
     """A convolution and its batch normalisation."""
     x = builder.convolution(x, f"{name}/conv{suffix}", channels, width, kernel, stride)
     return builder.batch_norm(x, f"{name}/bn{suffix}", width)
-
-
-def _max_pool(builder: Builder, x: str) -> str:
-    return builder.node(
-        "MaxPool", [x], "/maxpool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
-    )

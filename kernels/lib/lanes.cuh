@@ -41,15 +41,54 @@ struct rf_place {
   char* const* spaces;
   rf_control* control;
   char* arena;
-  int block, blocks;
+  int launch, block, blocks;
   unsigned epoch;
-  int waits;  // since the block was last gathered
+  unsigned waits;  // since the block was last gathered; one in vain adds RF_IN_VAIN
 };
+enum : unsigned { RF_IN_VAIN = 1u << 31 };
 
-RF_DEVICE void rf_wait_units(rf_place& at, const rf_event& event, int first, int count) {
+// Who waits in entry `number` for which counter.
+RF_DEVICE rf_report rf_report_of(const rf_place& at, int number, int lane, int counter) {
+  const rf_launch range = rf_launches[at.launch];
+  const int event = rf_entries[number].what;
+  const unsigned full = (unsigned)rf_events[event].group;
+  int next = -1, source = -1, last = -1;
+  for (int i = range.begin; i < number; ++i) {
+    if (rf_entries[i].kind == RF_RUN) last = rf_entries[i].what;
+    if (rf_entries[i].kind == RF_SIGNAL && rf_entries[i].what == event) source = last;
+  }
+  for (int i = range.end - 1; i > number; --i) {
+    const rf_entry& entry = rf_entries[i];
+    if (entry.kind == RF_RUN && lane >= entry.lane && lane < entry.lane + entry.lanes)
+      next = entry.what;
+  }
+  const unsigned seen = rf_load_relaxed(&at.control->counters[counter]) - full * at.epoch;
+  return {at.launch, at.block, lane, number, event, counter, full, seen, next, source};
+}
+
+// Ends the run. All that wait in vain report, one after the other, and the first entry stays:
+// entries stand in topological order, so that is where the trouble began, and the others follow.
+RF_DEVICE void rf_give_up(const rf_place& at, int number, int lane, int counter) {
+  rf_control* control = at.control;
+  rf_store_relaxed(&control->abort, 1);
+  const rf_report own = rf_report_of(at, number, lane, counter);
+  const unsigned turn = rf_add_both(&control->came, 1);
+  while (rf_add_both(&control->told, 0) != turn) {
+  }
+  const int entry = control->report.entry;
+  if (turn == 0 || number < entry || (number == entry && counter < control->report.counter))
+    control->report = own;
+  rf_add_both(&control->told, 1);
+}
+
+RF_DEVICE void rf_wait_units(rf_place& at, int number, int lane, int first, int count) {
+  const rf_event event = rf_events[rf_entries[number].what];
   const int from = first / event.group, to = (first + count - 1) / event.group;
-  rf_wait(at.control, event.counter + from, to - from + 1, (unsigned)event.group, at.epoch,
-          at.waits++);
+  const int missing = rf_wait(at.control, event.counter + from, to - from + 1,
+                              (unsigned)event.group, at.epoch, (int)(at.waits++ % RF_THREADS));
+  if (missing < 0) return;
+  at.waits |= RF_IN_VAIN;
+  if (RF_SPIN_CAP) rf_give_up(at, number, lane, missing);
 }
 
 template <unsigned KERNELS>
@@ -62,17 +101,20 @@ RF_DEVICE void rf_run_tasks(const rf_place& at, int what, int first, int count) 
   }
 }
 
+// False once the run is aborted.
 template <unsigned KERNELS>
-RF_DEVICE void rf_do_entry(rf_place& at, const rf_entry& entry) {
+RF_DEVICE bool rf_do_entry(rf_place& at, int number) {
+  const rf_entry& entry = rf_entries[number];
   if (at.waits && (entry.kind == RF_RUN || entry.kind == RF_SIGNAL)) {
-    rf_sync();  // what some threads waited for has come: all may go on
+    // what some threads waited for has come: all may go on
+    if (rf_sync_any(at.waits >= RF_IN_VAIN)) return false;
     at.waits = 0;
   }
   for (int lane = rf_first_lane(entry, at.block, at.blocks); lane < entry.lane + entry.lanes;
        lane += at.blocks) {
     const int first = entry.first + (lane - entry.lane) / entry.per * entry.step;
     if (entry.kind == RF_WAIT) {
-      rf_wait_units(at, rf_events[entry.what], first, entry.count);
+      rf_wait_units(at, number, lane, first, entry.count);
     } else if (entry.kind == RF_SIGNAL) {
       rf_signal_units(at.control, rf_events[entry.what], first, entry.count);
     } else if (entry.kind == RF_RUN) {
@@ -82,6 +124,7 @@ RF_DEVICE void rf_do_entry(rf_place& at, const rf_entry& entry) {
       rf_prefetch_task(op.body, rf_view{at.spaces, rf_operands + op.first_operand}, first);
     }
   }
+  return true;
 }
 
 // The persistent loop. A block runs the lanes block, block + blocks, ...: one each on the device
@@ -90,12 +133,13 @@ RF_DEVICE void rf_do_entry(rf_place& at, const rf_entry& entry) {
 template <unsigned KERNELS>
 RF_DEVICE void rf_run_lanes(char* const* spaces, rf_control* control, char* arena, int launch,
                             int block, int blocks, unsigned epoch) {
+  if (RF_EMPTY) return;
   const rf_launch range = rf_launches[launch];
-  rf_place at = {spaces, control, arena, block, blocks, epoch, 0};
+  rf_place at = {spaces, control, arena, launch, block, blocks, epoch, 0};
   for (int begin = range.begin; begin < range.end; begin += 32) {
     unsigned own = rf_own_entries(begin, range.end, block, blocks);
     for (int i = begin; own; ++i, own >>= 1)
-      if (own & 1) rf_do_entry<KERNELS>(at, rf_entries[i]);
+      if ((own & 1) && !rf_do_entry<KERNELS>(at, i)) return;
   }
 }
 
@@ -103,8 +147,10 @@ RF_DEVICE void rf_run_lanes(char* const* spaces, rf_control* control, char* aren
 template <unsigned KERNELS>
 RF_DEVICE void rf_run_block(char* const* spaces, rf_control* control, int launch) {
   const unsigned epoch = rf_load_relaxed(&control->epoch);
-  rf_run_lanes<KERNELS>(spaces, control, rf_arena(), launch, (int)blockIdx.x, (int)gridDim.x,
-                        epoch);
+  // a launch behind an aborted one does nothing; only waits that can give up abort
+  if (!RF_SPIN_CAP || !rf_sync_any(rf_load_relaxed(&control->abort) != 0))
+    rf_run_lanes<KERNELS>(spaces, control, rf_arena(), launch, (int)blockIdx.x, (int)gridDim.x,
+                          epoch);
   rf_leave(control, gridDim.x, launch == RF_LAUNCHES - 1 ? 1 : 0);
 }
 #endif

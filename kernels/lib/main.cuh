@@ -19,15 +19,10 @@ static void rf_copy_in(void* to, const void* from, rf_size bytes) {
 static void rf_copy_out(void* to, const void* from, rf_size bytes) {
   cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost);
 }
-static int rf_finish(void* session) {
-  return rf_failed(static_cast<rf_session*>(session)->error, sizeof(rf_session::error),
-                   "the kernel", cudaDeviceSynchronize());
-}
 #else
 static void* rf_allocate(rf_size bytes) { return rf_aligned(bytes + 16); }
 static void rf_copy_in(void* to, const void* from, rf_size bytes) { memcpy(to, from, bytes); }
 static void rf_copy_out(void* to, const void* from, rf_size bytes) { memcpy(to, from, bytes); }
-static int rf_finish(void*) { return 0; }
 #endif
 
 static int rf_usage(const char* program) {
@@ -138,7 +133,7 @@ int main(int count, char** arguments) {
   double best = 1e30;
   for (int i = 0; i < options.repeat; ++i) {
     const double start = rf_seconds();
-    if (rf_run(session, ports, ports + RF_INPUTS, nullptr, nullptr) || rf_finish(session)) {
+    if (rf_run(session, ports, ports + RF_INPUTS, nullptr, nullptr) || rf_check(session)) {
       fprintf(stderr, "the run failed: %s\n", rf_last_error(session));
       return 1;
     }

@@ -38,6 +38,29 @@
 
 typedef unsigned long long rf_size;
 
+// Polls before a wait gives up and the run with it; 0 waits for ever. A debug build takes some
+// seconds: a poll is near a microsecond on a GPU, a millisecond on a core that sleeps in between,
+// and one round of all blocks in the emulator.
+#if !defined(RF_SPIN_CAP)
+#if !defined(RF_DEBUG)
+#define RF_SPIN_CAP 0u
+#elif defined(__CUDACC__)
+#define RF_SPIN_CAP (1u << 23)
+#elif defined(RF_EMULATE)
+#define RF_SPIN_CAP (1u << 12)
+#else
+#define RF_SPIN_CAP (1u << 13)
+#endif
+#endif
+
+// Builds for tuning: one that takes down how long each launch is, and one of empty launches.
+#if !defined(RF_TIMING)
+#define RF_TIMING 0
+#endif
+#if !defined(RF_EMPTY)
+#define RF_EMPTY 0
+#endif
+
 #if defined(__CUDACC__)
 RF_DEVICE unsigned rf_load_relaxed(const unsigned* word) {
   unsigned value;
@@ -60,8 +83,8 @@ RF_DEVICE unsigned rf_add_both(unsigned* word, unsigned amount) {
 }
 // Relaxed polls and one acquire fence at the end: an acquiring load would empty L1 at every poll.
 RF_DEVICE bool rf_spin(const unsigned* word, unsigned target, const unsigned* abort_word) {
-  while ((int)(rf_load_relaxed(word) - target) < 0) {
-    if (rf_load_relaxed(abort_word)) return false;
+  for (unsigned polls = 1; (int)(rf_load_relaxed(word) - target) < 0; ++polls) {
+    if (rf_load_relaxed(abort_word) || (RF_SPIN_CAP && polls >= RF_SPIN_CAP)) return false;
     __nanosleep(20);
   }
   asm volatile("fence.acq_rel.gpu;" ::: "memory");
@@ -82,7 +105,7 @@ RF_DEVICE unsigned rf_add_both(unsigned* word, unsigned amount) {
   return rf_emulator_add(word, amount);
 }
 RF_DEVICE bool rf_spin(const unsigned* word, unsigned target, const unsigned* abort_word) {
-  return rf_emulator_wait(word, target, abort_word);
+  return rf_emulator_wait(word, target, abort_word, RF_SPIN_CAP);
 }
 RF_DEVICE void rf_prefetch_line(const void*) {}
 RF_DEVICE char* rf_arena() { return rf_emulator_arena(); }

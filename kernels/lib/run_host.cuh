@@ -21,7 +21,8 @@ struct rf_session {
   unsigned started;   // runs handed to the workers
   unsigned meetings;  // arrivals at the meetings between launches and at the end
   unsigned stop;
-  char error[256];
+  double launch_ns[RF_LAUNCHES];  // of the last run, in a timing build
+  char error[512];
 };
 
 static char rf_create_error[512];
@@ -34,16 +35,26 @@ static char* rf_aligned(rf_size bytes) {
 
 static void rf_meet(rf_session* session, unsigned target) {
   rf_advance(&session->meetings, 1);
-  rf_await(&session->meetings, target, &session->stop);
+  rf_await(&session->meetings, target, &session->stop, 0);
+}
+
+static double rf_clock_ns() {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return 1e9 * (double)now.tv_sec + (double)now.tv_nsec;
 }
 
 static void rf_work(rf_worker* worker, unsigned run) {
   rf_session* session = worker->session;
   const unsigned count = (unsigned)session->count;
+  const unsigned epoch = session->control->epoch;  // nobody changes it while cores are at work
   for (unsigned launch = 0; launch < RF_LAUNCHES; ++launch) {
-    rf_run_lanes<~0u>(session->spaces, session->control, worker->arena, (int)launch, worker->index,
-                      session->count, run);
+    const double start = RF_TIMING ? rf_clock_ns() : 0.0;
+    if (!rf_load_relaxed(&session->control->abort))
+      rf_run_lanes<~0u>(session->spaces, session->control, worker->arena, (int)launch,
+                        worker->index, session->count, epoch);
     rf_meet(session, (run * RF_LAUNCHES + launch + 1) * count);
+    if (RF_TIMING && worker->index == 0) session->launch_ns[launch] = rf_clock_ns() - start;
   }
 }
 
@@ -51,7 +62,7 @@ static void* rf_worker_main(void* argument) {
   rf_worker* worker = static_cast<rf_worker*>(argument);
   rf_session* session = worker->session;
   for (unsigned run = 0;; ++run) {
-    rf_await(&session->started, run + 1, &session->stop);
+    rf_await(&session->started, run + 1, &session->stop, 0);
     if (__atomic_load_n(&session->stop, __ATOMIC_ACQUIRE)) return nullptr;
     rf_work(worker, run);
   }
@@ -117,8 +128,24 @@ extern "C" int rf_run(void* handle, const void* const* inputs, void* const* outp
   const unsigned run = session->started;  // only this thread changes it
   rf_advance(&session->started, 1);
   rf_work(&session->workers[0], run);
-  return 0;
+  if (!session->control->abort) {
+    ++session->control->epoch;
+    return 0;
+  }
+  rf_describe(session->error, sizeof session->error, session->control->report);
+  memset(session->control, 0, RF_CONTROL_WORDS * 4);
+  return 1;
 }
+
+// A run here is over when rf_run comes back, and has told how it went.
+extern "C" int rf_check(void*) { return 0; }
+
+#if RF_TIMING
+// How long each launch of the last run took, until all cores had met.
+extern "C" const double* rf_launch_ns(void* handle) {
+  return static_cast<rf_session*>(handle)->launch_ns;
+}
+#endif
 
 extern "C" const char* rf_last_error(void* handle) {
   return handle ? static_cast<rf_session*>(handle)->error : rf_create_error;

@@ -7,18 +7,32 @@ tests.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ramforge.codegen.artifact import Artifact
-from ramforge.codegen.build import nvcc, nvrtc, toolchain
+from ramforge.codegen.build import cubin, nvcc, nvrtc, toolchain
+from ramforge.codegen.build.cubin import Cubin
 from ramforge.compiler.errors import DeviceError, ToolchainError
 from ramforge.compiler.ir import Array
+from ramforge.runtime.drivers.debug import given_up, is_aborted, text_of
+
+log = logging.getLogger("ramforge")
 
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+
+Around = contextlib.AbstractContextManager[None]
+# Launches that are queued before the device may begin with them; a stream holds about a thousand.
+_TOGETHER = 64
+_MOST_HELD_S = 1.0
 
 
 def is_available() -> bool:
@@ -59,24 +73,38 @@ def machine() -> dict[str, str | int]:
     }
 
 
-def build_cubin(text: str, architecture: str) -> bytes:
-    """Machine code for one architecture, by NVRTC, or by nvcc where NVRTC is missing or broken."""
+def build_cubin(artifact: Artifact, architecture: str, *, debug: bool = False) -> bytes:
+    """Machine code for one architecture, by NVRTC, or by nvcc where NVRTC is missing or broken.
+
+    A kernel that the assembler gave more than its launch has room for is told of: its blocks will
+    be fewer than planned.
+    """
+    text = text_of(artifact.text(), debug)
     try:
         nvrtc.version()
+        compile_cubin: Callable[[str, str], Cubin] = nvrtc.compile_cubin
     except ToolchainError:
         if toolchain.find_nvcc() is None:
             raise
-        return nvcc.compile_cubin(text, architecture).data
-    return nvrtc.compile_cubin(text, architecture).data
+        compile_cubin = nvcc.compile_cubin
+    built = compile_cubin(text, architecture)
+    threads = {
+        launch["kernel"]: launch["threads"] * launch["blocks_per_sm"]
+        for launch in artifact.manifest["schedule"]["launches"]
+    }
+    for misfit in cubin.misfits(built.log, threads):
+        log.warning("%s, %s: %s", artifact.source.name, architecture, misfit)
+    return built.data
 
 
 class CudaDriver:
     """A cooperative launch for each of the plan; the control block lives as long as the driver.
 
     It belongs to the device that was cupy's current one when it was made, whichever thread uses it.
+    One run is in flight at a time: on another stream it waits for the one before.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, *, debug: bool = False) -> None:
         if not is_available():
             raise DeviceError(
                 f"no CUDA device: {obstacle()}\n"
@@ -87,6 +115,8 @@ class CudaDriver:
 
         self._cupy = cupy
         self._artifact = artifact
+        self._debug = debug
+        self._dead = ""  # why nothing runs any more
         schedule = artifact.manifest["schedule"]
         self._launches: list[dict[str, Any]] = schedule["launches"]
         self._device = cupy.cuda.Device()
@@ -100,16 +130,18 @@ class CudaDriver:
         self._weights = cupy.asarray(self._read_weights())
         count = 2 + len(artifact.inputs) + len(artifact.outputs)
         self._spaces = np.dtype([("base", np.uint64, (count,))])
+        self._stream = cupy.cuda.get_current_stream()  # of the last run
+        self._stream.synchronize()
 
     def _load(self) -> dict[str, Any]:
         """The kernels that the launches start, by name."""
         major, minor = self._properties["major"], self._properties["minor"]
         # the 'a' variants keep the newest units' own instructions
         suffix = "a" if major >= 9 else ""
-        cubin = build_cubin(self._artifact.text(), f"sm_{major}{minor}{suffix}")
+        built = build_cubin(self._artifact, f"sm_{major}{minor}{suffix}", debug=self._debug)
         module = self._cupy.cuda.function.Module()
         try:
-            module.load(cubin)
+            module.load(built)
         except Exception as problem:
             raise DeviceError(
                 f"the device's driver does not take this machine code: {problem}\n"
@@ -132,6 +164,8 @@ class CudaDriver:
         """Blocks that are resident at once; fewer than lanes is fine, a block then runs several
         lanes.
         """
+        if not self._properties.get("cooperativeLaunch", 1):
+            raise self._misfit("the device takes no cooperative launches")
         per_sm = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
             self._kernels[launch["kernel"]].ptr, launch["threads"], launch["arena_bytes"]
         )
@@ -158,25 +192,123 @@ class CudaDriver:
 
     def run(self, inputs: list[Array]) -> list[Array]:
         cupy = self._cupy
-        with self._device:
+        with self._device, self._watched():
             given = [cupy.asarray(array) for array in inputs]
             taken = [cupy.empty(port.shape, dtype=port.dtype) for port in self._artifact.outputs]
             self.launch(given, taken)
-            return [cupy.asnumpy(array) for array in taken]
+            results = [cupy.asnumpy(array) for array in taken]
+            self.check()
+        return results
 
-    def launch(self, given: list[Any], taken: list[Any]) -> None:
-        """Queue all launches on the current stream. The addresses travel with each launch."""
+    def check(self) -> None:
+        """In a debug build, wait for the last run and raise DeviceError if it was given up."""
+        if self._debug:
+            control = self._cupy.asnumpy(self._control)
+            if is_aborted(control):
+                raise given_up(self._artifact, control)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Whatever ends a run early leaves a clean control block, or a session that is dead."""
+        if self._dead:
+            raise DeviceError(self._dead)
+        try:
+            yield
+        except BaseException as problem:
+            self._recover(problem)
+            if isinstance(problem, DeviceError) or not isinstance(problem, Exception):
+                raise
+            raise DeviceError(
+                f"the run failed: {problem}\n"
+                "    fix: leave all SMs and enough memory of the device to this process"
+            ) from problem
+
+    def _recover(self, problem: BaseException) -> None:
+        """Launches of the run that did start have counted, and others have not."""
+        try:
+            self._device.synchronize()
+            self._control.fill(0)
+            self._device.synchronize()
+        except Exception:
+            self._dead = (
+                f"the session is dead, and so is the device for this process: {problem}\n"
+                "    fix: open a session in a new process"
+            )
+            raise DeviceError(self._dead) from problem
+
+    def launch_ns(self, inputs: list[Array]) -> list[float]:
+        """Run once: how long the device was at each launch."""
+        cupy = self._cupy
+        with self._device, self._watched():
+            given = [cupy.asarray(array) for array in inputs]
+            taken = [cupy.empty(port.shape, dtype=port.dtype) for port in self._artifact.outputs]
+            watch = _Stopwatch(cupy)
+            try:
+                self.launch(given, taken, watch.around)
+            finally:
+                watch.open()
+            return watch.read()
+
+    def launch(
+        self, given: list[Any], taken: list[Any], around: Callable[[], Around] = nullcontext
+    ) -> None:
+        """Queue all launches on the current stream, each in what ``around`` gives. The addresses
+        travel with each launch.
+        """
+        self._follow(self._cupy.cuda.get_current_stream())
         arrays = [self._workspace, self._weights, *given, *taken]
         spaces = np.zeros(1, self._spaces)
         spaces["base"][0] = [array.data.ptr for array in arrays]
         for number, launch in enumerate(self._launches):
-            self._kernels[launch["kernel"]](
-                (self._blocks[number],),
-                (launch["threads"],),
-                (spaces, self._control, np.int32(number)),
-                shared_mem=launch["arena_bytes"],
-                enable_cooperative_groups=True,
-            )
+            with around():
+                self._kernels[launch["kernel"]](
+                    (self._blocks[number],),
+                    (launch["threads"],),
+                    (spaces, self._control, np.int32(number)),
+                    shared_mem=launch["arena_bytes"],
+                    enable_cooperative_groups=True,
+                )
+
+    def _follow(self, stream: Any) -> None:
+        """Let the stream wait for the last run. What is captured runs later, and is not watched."""
+        if stream.is_capturing():
+            return
+        if stream.ptr != self._stream.ptr:
+            stream.wait_event(self._stream.record())
+        self._stream = stream
 
     def close(self) -> None:
         self._control = self._workspace = self._weights = None
+
+
+class _Stopwatch:
+    """Events around launches. The stream is held until many are queued: else the time that Python
+    takes between two of them would be measured.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._stream = cupy.cuda.get_current_stream()
+        self._spans: list[tuple[Any, Any]] = []
+        self._gate = threading.Event()
+
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        if len(self._spans) % _TOGETHER == 0:
+            self.open()
+            self._gate = gate = threading.Event()
+            self._stream.launch_host_func(lambda _: gate.wait(_MOST_HELD_S), None)
+        start, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+        start.record(self._stream)
+        yield
+        end.record(self._stream)
+        self._spans.append((start, end))
+
+    def open(self) -> None:
+        """Let the stream go."""
+        self._gate.set()
+
+    def read(self) -> list[float]:
+        self._stream.synchronize()
+        elapsed_ms = self._cupy.cuda.get_elapsed_time
+        return [1e6 * float(elapsed_ms(start, end)) for start, end in self._spans]

@@ -14,6 +14,7 @@ import numpy as np
 from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.errors import DeviceError
 from ramforge.compiler.ir import Array
+from ramforge.runtime.drivers import debug as debugging
 from ramforge.runtime.drivers.emulator import Emulator, EmulatorReport, Order, build
 
 POISON = 0xFF
@@ -33,9 +34,18 @@ class Settings:
 class EmulatedDriver:
     """``text`` stands in for the artefact's own source, for tests that break it on purpose."""
 
-    def __init__(self, artifact: Artifact, *, race: bool = False, text: str | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        race: bool = False,
+        text: str | None = None,
+        debug: bool = False,
+        quick: bool = False,
+    ) -> None:
         self._artifact = artifact
-        self._emulator = Emulator(build(text or artifact.text(), race=race))
+        source = debugging.text_of(text or artifact.text(), debug)
+        self._emulator = Emulator(build(source, race=race, quick=quick))
         schedule = artifact.manifest["schedule"]
         self._launches: list[dict[str, int]] = schedule["launches"]
         self.control = np.zeros(schedule["control_words"], dtype=np.uint32)
@@ -48,11 +58,22 @@ class EmulatedDriver:
         return "emulator"
 
     def run(self, inputs: list[Array]) -> list[Array]:
-        """Run once; DeviceError if it ends in a deadlock or, in a race build, with races."""
-        outputs = self.attempt(inputs)
-        if not self.report.ok:
-            raise DeviceError(self.report.message or self.report.race_text)
-        return outputs
+        """Run once; DeviceError if it ends in a deadlock, gives up a wait or, in a race build, has
+        races. The run after that one begins anew.
+        """
+        try:
+            outputs = self.attempt(inputs)
+        except BaseException:  # it was left between two launches
+            self.control[:] = 0
+            raise
+        if debugging.is_aborted(self.control):
+            problem = debugging.given_up(self._artifact, self.control)
+        elif not self.report.ok:
+            problem = DeviceError(self.report.message or self.report.race_text)
+        else:
+            return outputs
+        self.control[:] = 0
+        raise problem
 
     def attempt(self, inputs: list[Array]) -> list[Array]:
         """Run once, whatever comes of it; how it went is in ``report``."""

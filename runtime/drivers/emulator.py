@@ -71,10 +71,13 @@ class EmulatorReport:
         return self.status == 0 and self.races == 0
 
 
-def build(source: str, *, race: bool = False, defines: tuple[str, ...] = ()) -> Path:
+def build(
+    source: str, *, race: bool = False, quick: bool = False, defines: tuple[str, ...] = ()
+) -> Path:
     """The shared library of this text, from the store if it was built before.
 
-    ``defines`` are macros as ``-D`` takes them: ``NAME`` or ``NAME=value``.
+    A ``quick`` build is done sooner and runs longer. ``defines`` are macros as ``-D`` takes them:
+    ``NAME`` or ``NAME=value``.
     """
     compiler = find_host_compiler()
     if race and compiler.name != "g++":
@@ -87,6 +90,7 @@ def build(source: str, *, race: bool = False, defines: tuple[str, ...] = ()) -> 
         objects.append(_runtime_object("race.cpp", race, compiler))
     flags = (
         *(*_LANGUAGE, *_QUIET, *(_RACE_TEXT_FLAGS if race else _TEXT_FLAGS)),
+        *(("-O0",) if quick else ()),
         *("-DRF_EMULATE", *(f"-D{define}" for define in defines)),
     )
     text = source if compiler.name != "g++" else _UNROLL.sub(_gcc_unroll, source)

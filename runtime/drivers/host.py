@@ -16,11 +16,12 @@ from ramforge.codegen.artifact import Artifact
 from ramforge.codegen.build import host
 from ramforge.compiler.errors import ArtifactError, DeviceError
 from ramforge.compiler.ir import Array
+from ramforge.runtime.drivers.debug import FIX, text_of
 
 
-def build(artifact: Artifact) -> Path:
+def build(artifact: Artifact, *, debug: bool = False) -> Path:
     """The shared library of an artefact, without its ``main``."""
-    return host.build_library(f"#define RF_LIBRARY 1\n{artifact.text()}")
+    return host.build_library(f"#define RF_LIBRARY 1\n{text_of(artifact.text(), debug)}")
 
 
 def cores() -> int:
@@ -32,10 +33,11 @@ def cores() -> int:
 class HostDriver:
     """Built on first use, from the cache after that. ``threads`` 0 takes all cores."""
 
-    def __init__(self, artifact: Artifact, threads: int = 0) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 0, *, debug: bool = False) -> None:
         self._threads = threads or cores()
-        self._library = ctypes.CDLL(str(build(artifact)))
+        self._library = ctypes.CDLL(str(build(artifact, debug=debug)))
         self._outputs = [(port.shape, np.dtype(port.dtype)) for port in artifact.outputs]
+        self._launches = len(artifact.manifest["schedule"]["launches"])
         self._process = os.getpid()
         try:
             self._declare()
@@ -76,9 +78,17 @@ class HostDriver:
         def call() -> None:
             assert keep
             if self._library.rf_run(self._session, given, taken, None, None):
-                raise DeviceError(self._library.rf_last_error(self._session).decode())
+                reason = self._library.rf_last_error(self._session).decode(errors="replace")
+                raise DeviceError(f"{reason}\n    fix: {FIX}")
 
         return call
+
+    def launch_ns(self, inputs: list[Array]) -> list[float]:
+        """Run once: how long each launch took, in a build with RF_TIMING."""
+        self.run(inputs)
+        times = self._library.rf_launch_ns
+        times.restype, times.argtypes = ctypes.POINTER(ctypes.c_double), [ctypes.c_void_p]
+        return list(times(self._session)[: self._launches])
 
     def close(self) -> None:
         if self._session:

@@ -65,6 +65,8 @@ extern rf_emulator_thread* rf_emulator_current;
 
 int rf_emulator_run(const rf_emulator_config* config, void (*body)(void*), void* closure);
 void rf_emulator_block_barrier();
+// The same, and whether the predicate holds for any thread of the block.
+bool rf_emulator_block_any(bool predicate);
 void rf_emulator_warp_collective(unsigned mask, void* argument, rf_emulator_collective perform);
 void rf_emulator_do_nothing(void* const* arguments, unsigned mask);
 void rf_emulator_do_shuffle(void* const* arguments, unsigned mask);
@@ -72,8 +74,10 @@ void rf_emulator_do_shuffle(void* const* arguments, unsigned mask);
 // Adds with release order. Device scope.
 void rf_emulator_signal(unsigned* counter, unsigned amount);
 
-// Spins until (int)(*counter - target) >= 0, with acquire order; false once *abort_word is not 0.
-bool rf_emulator_wait(const unsigned* counter, unsigned target, const unsigned* abort_word);
+// Spins until (int)(*counter - target) >= 0, with acquire order; false once *abort_word is not 0,
+// or after this many polls if there is a limit.
+bool rf_emulator_wait(const unsigned* counter, unsigned target, const unsigned* abort_word,
+                      unsigned most_polls = 0);
 
 // Adds with acquire and release order; returns the value before.
 unsigned rf_emulator_add(unsigned* word, unsigned amount);
@@ -128,6 +132,7 @@ int rf_emulator_launch(const rf_emulator_config* config, F body) {
 #define gridDim (rf_emulator_grid_size())
 
 static inline void __syncthreads() { rf_emulator_block_barrier(); }
+static inline int __syncthreads_or(int predicate) { return rf_emulator_block_any(predicate != 0); }
 
 static inline void __syncwarp(unsigned mask = ~0u) {
   rf_emulator_warp_collective(mask, nullptr, rf_emulator_do_nothing);

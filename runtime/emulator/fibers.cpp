@@ -176,6 +176,8 @@ struct Block {
   unsigned index;
   unsigned ready_warps, spinning_warps;  // which warps have such lanes
   int threads, alive, at_barrier;
+  int votes, ayes;  // at the barrier that is coming together
+  bool any;         // what the last one that votes has found
   Random random;
   std::vector<Warp> warps;
   std::vector<Fiber> fibers;
@@ -302,6 +304,12 @@ static void block_barrier(Fiber& fiber) {
   warp.at_barrier |= bit;
   if (++block.at_barrier == block.threads) {
     block.at_barrier = 0;
+    if (block.votes != 0 && block.votes != block.threads) {
+      fail(rf_emulator_misuse, "block %u: only %d of %d threads vote at a barrier", block.index,
+           block.votes, block.threads);
+    }
+    block.any = block.ayes > 0;
+    block.votes = block.ayes = 0;
     ++launch->events;
     race_block_barrier(block.index);
     for (Warp& each : block.warps) {
@@ -593,6 +601,15 @@ extern "C" const char* rf_emulator_message() { return message.c_str(); }
 
 extern "C" void rf_emulator_block_barrier() { block_barrier(current_fiber()); }
 
+extern "C" bool rf_emulator_block_any(bool predicate) {
+  Fiber& fiber = current_fiber();
+  Block& block = *fiber.warp->block;
+  ++block.votes;
+  block.ayes += predicate;
+  block_barrier(fiber);
+  return block.any;  // the next barrier needs this thread before it changes that
+}
+
 extern "C" void rf_emulator_warp_collective(unsigned mask, void* argument,
                                             rf_emulator_collective perform) {
   warp_collective(current_fiber(), mask, argument, perform);
@@ -627,23 +644,21 @@ extern "C" void rf_emulator_signal(unsigned* counter, unsigned amount) {
 }
 
 extern "C" bool rf_emulator_wait(const unsigned* counter, unsigned target,
-                                 const unsigned* abort_word) {
+                                 const unsigned* abort_word, unsigned most_polls) {
   Fiber& fiber = current_fiber();
   fiber.awaited_counter = counter;
   fiber.awaited_target = target;
   bool reached = false;
-  bool aborted = false;
-  while (true) {
-    aborted = abort_word && __atomic_load_n(abort_word, __ATOMIC_RELAXED) != 0;
+  for (unsigned polls = 1;; ++polls) {
     reached = static_cast<int>(__atomic_load_n(counter, __ATOMIC_ACQUIRE) - target) >= 0;
-    if (aborted || reached) break;
+    const bool aborted = abort_word && __atomic_load_n(abort_word, __ATOMIC_RELAXED) != 0;
+    if (reached || aborted || (most_polls && polls >= most_polls)) break;
     spin(fiber);
   }
   fiber.awaited_counter = nullptr;
   ++launch->events;
-  if (aborted) return false;
-  race_acquire(counter, target);
-  return true;
+  if (reached) race_acquire(counter, target);
+  return reached;
 }
 
 extern "C" unsigned rf_emulator_load(const unsigned* word) {

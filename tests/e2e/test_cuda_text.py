@@ -6,26 +6,31 @@ import ctypes
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from emulated_runs import branches, emitted, staged
 
 import ramforge
-from examples.models import MODELS
 from ramforge.codegen.artifact import Artifact
 from ramforge.codegen.build import cubin, nvcc, nvrtc, toolchain
 from ramforge.codegen.build.cubin import Cubin
 from ramforge.compiler.errors import ToolchainError
 from ramforge.runtime import gpu_cases
+from ramforge.runtime.drivers import debug
 
-LARGE = ("encoder",)  # the same bodies as encoder_small, only more of them
-NAMES = tuple(name for name in MODELS if name not in LARGE)
+NAMES = ("resnet_small", "encoder_small", "mobilenet_small", "mlp", "lstm_cell")
 H200_SMS = 132
-REGISTERS_PER_SM = 65536
-KERNEL = "rf_kernel"
+# What a kernel keeps on its stack while a body runs; moved once for an rTask.
+MOST_STACK = 256
 CompileExample = Callable[..., Artifact]
 
 needs_nvrtc = pytest.mark.skipif(toolchain.find_nvrtc() is None, reason="NVRTC is not installed")
 needs_nvcc = pytest.mark.skipif(toolchain.find_nvcc() is None, reason="nvcc is not installed")
+
+
+def planned(artifact: Artifact) -> list[dict[str, Any]]:
+    return list(artifact.manifest["schedule"]["launches"])
 
 
 def complaints(log: str) -> list[str]:
@@ -37,21 +42,47 @@ def assert_good(built: Cubin, artifact: Artifact) -> None:
     assert built.data[:4] == b"\x7fELF"
     assert complaints(built.log) == []
     usage = cubin.resource_usage(built.log)
-    assert {name: used.spill_bytes for name, used in usage.items() if used.spill_bytes} == {}
-    (launch, *_) = artifact.manifest["schedule"]["launches"]
-    bound = REGISTERS_PER_SM // (launch["threads"] * launch["blocks_per_sm"])
-    assert 0 < usage[KERNEL].registers <= min(255, bound)
-    assert usage[KERNEL].shared_bytes == 0  # the arena is asked for at launch
+    kernels = {row["kernel"]: row["threads"] * row["blocks_per_sm"] for row in planned(artifact)}
+    assert cubin.misfits(built.log, kernels) == []
+    for kernel, threads in kernels.items():
+        assert 0 < usage[kernel].registers <= min(255, cubin.REGISTERS_PER_SM // threads)
+        assert usage[kernel].shared_bytes == 0  # the arena is asked for at launch
+    stacks = [int(found) for found in re.findall(r"(\d+) bytes stack frame", built.log)]
+    assert stacks and max(stacks) <= MOST_STACK
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("schedule", "arch"), [("waves", "sm_80"), ("events", "sm_90a")])
+@pytest.mark.parametrize("model", NAMES)
+def test_nvrtc_takes_the_text_with_nothing_on_the_include_path(
+    model: str, schedule: str, arch: str, compile_example: CompileExample
+) -> None:
+    artifact = compile_example(model, schedule, sms=H200_SMS)
+    assert_good(nvrtc.compile_cubin(artifact.text(), arch), artifact)
 
 
 @needs_nvrtc
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
-@pytest.mark.parametrize("model", NAMES)
-def test_nvrtc_takes_the_text_with_nothing_on_the_include_path(
-    model: str, arch: str, compile_example: CompileExample
+def test_a_body_that_two_kernels_share_keeps_to_the_registers_of_each(
+    arch: str, tmp_path: Path
 ) -> None:
-    artifact = compile_example(model, sms=H200_SMS)
-    assert_good(nvrtc.compile_cubin(artifact.text(), arch), artifact)
+    """The assembler makes a copy of it for each kernel: the cap of one does not bind the other."""
+    program = staged(branches(), "events", sms=H200_SMS, blocks=(1, 4))
+    artifact = emitted(program, tmp_path)
+    kernels = {row["kernel"]: row["blocks_per_sm"] for row in planned(artifact)}
+    assert kernels == {"rf_kernel_0": 1, "rf_kernel_1": 4}
+    built = nvrtc.compile_cubin(artifact.text(), arch)
+    assert_good(built, artifact)
+    usage = cubin.resource_usage(built.log)
+    assert usage["rf_kernel_1"].registers <= 64 < usage["rf_kernel_0"].registers
+
+
+@needs_nvrtc
+def test_a_debug_build_is_good_too(compile_example: CompileExample) -> None:
+    artifact = compile_example("resnet_small", "events", sms=H200_SMS)
+    built = nvrtc.compile_cubin(debug.text_of(artifact.text(), True), "sm_90a")
+    assert_good(built, artifact)
+    assert built.data != nvrtc.compile_cubin(artifact.text(), "sm_90a").data
 
 
 def ptx_of(text: str) -> str:
@@ -72,11 +103,14 @@ def test_tensors_are_read_as_coherent_global_memory(
     """Other blocks write them during the launch: nothing may go through the read-only path. And the
     compiler knows that they are no shared memory.
     """
-    bodies, kernel = ptx_of(compile_example(model, sms=H200_SMS).text()).split(".entry rf_kernel")
-    assert ".func" in bodies and "ld.global.f32" in bodies and "st.global.f32" in bodies
+    ptx = ptx_of(compile_example(model, sms=H200_SMS).text())
+    parts = re.split(r"^(?=\.func|\.visible \.entry)", ptx, flags=re.M)[1:]
+    kernels = [part for part in parts if ".entry rf_kernel_" in part]
+    bodies = "".join(part for part in parts if part not in kernels)
+    assert kernels and "ld.global.f32" in bodies and "st.global.f32" in bodies
     assert ".nc." not in bodies
     assert re.findall(r"\b(?:ld|st)\.f\d+", bodies) == []
-    assert ".local" not in bodies + kernel  # not a byte of stack, nor a copy of the addresses
+    assert ".local" not in ptx  # not a byte of stack, nor a copy of the addresses
 
 
 @needs_nvrtc

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from emulated_runs import (
+    HEADER,
     ORDERS,
+    Edit,
     Fault,
+    RowFault,
     are_close,
     are_equal,
     attempts,
+    branches,
+    emitted,
     host_outputs,
     inputs_of,
+    staged,
 )
 
-import ramforge
 from examples.models.mlp import mlp
 from ramforge.codegen.artifact import Artifact
-from ramforge.compiler.device import find_target
 from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
 from ramforge.runtime.drivers.emulator import Order
 
@@ -79,15 +84,15 @@ def test_counters_go_on_across_their_wrap(epoch: int, compile_example: CompileEx
     inputs = inputs_of(artifact)
     driver = EmulatedDriver(artifact)
     expected = driver.run(inputs)
-    full = driver.control[4:].astype(np.uint64)  # what one run adds to each counter
+    full = driver.control[HEADER:].astype(np.uint64)  # what one run adds to each counter
     assert driver.control[0] == 1 and (full > 0).all()
     driver.control[0] = epoch
-    driver.control[4:] = (full * epoch) & 0xFFFFFFFF
+    driver.control[HEADER:] = (full * epoch) & 0xFFFFFFFF
     for settings in (ORDERS[0], ORDERS[2], replace(ORDERS[3], blocks=3)):
         driver.settings = settings
         assert are_equal(driver.run(inputs), expected)
     assert driver.control[0] == (epoch + 3) & 0xFFFFFFFF
-    assert (driver.control[4:] == (full * (epoch + 3)) & 0xFFFFFFFF).all()
+    assert (driver.control[HEADER:] == (full * (epoch + 3)) & 0xFFFFFFFF).all()
 
 
 def test_an_aborted_run_ends_and_after_zeroing_the_next_is_right(
@@ -98,7 +103,7 @@ def test_an_aborted_run_ends_and_after_zeroing_the_next_is_right(
     driver = EmulatedDriver(artifact)
     expected = driver.run(inputs)
     driver.control[1] = 1
-    driver.control[4:] -= 1  # nothing would ever be full
+    driver.control[HEADER:] -= 1  # nothing would ever be full
     for settings in ORDERS:
         driver.settings = settings
         driver.attempt(inputs)
@@ -111,92 +116,139 @@ def test_an_aborted_run_ends_and_after_zeroing_the_next_is_right(
 
 SYNC = "rf_sync();"
 IN_SIGNAL = "  rf_sync();\n  if (threadIdx.x == 0) rf_add_release"
-IN_WAIT = "full * (epoch + 1), &control->abort);\n  rf_sync();"
-WAIT = "rf_wait(control, entry.what, (unsigned)entry.first, epoch);"
-SIGNAL = "rf_signal(control, entry.what, (unsigned)mine);"
+GATHER = "    if (rf_sync_any(at.waits >= RF_IN_VAIN)) return false;\n"
+POLLED = "&control->counters[i], full * (epoch + 1), &control->abort)) return i;"
+SIGNAL = "    rf_signal(control, event.counter + k, (unsigned)(to - from));\n"
+GROUPS = "from = first / event.group, to = (first + count - 1) / event.group;"
 AFTER_FILL = "    rf_sync();\n    RF_UNROLL\n    for (int k = 0; k < RF_DEPTH; ++k) {"
 AFTER_USE = "    rf_sync();\n  }\n  RF_UNROLL\n  for (int i = 0; i < TM; ++i) {\n    const int m"
-BETWEEN_TASKS = "          rf_sync();  // the next task uses the same arena\n"
+BETWEEN_TASKS = "    rf_sync();  // the next task uses the same arena\n"
 # Two texts that are right for this model, with one sync less. Without these each of the syncs that
 # two of the faults take away has another one near it that does its work too. A body may leave the
 # arena to the loop over tasks, and that loop the last task to the signal and the wait.
 LAST_USE = Fault(AFTER_USE, f"    if (k0 + RF_DEPTH < P::K) {AFTER_USE.lstrip()}")
-ONLY_BETWEEN = Fault(
-    BETWEEN_TASKS, f"          if (task + 1 < first + entry.count) {BETWEEN_TASKS.lstrip()}"
-)
+ONLY_BETWEEN = Fault(BETWEEN_TASKS, f"    if (task + 1 < first + count) {BETWEEN_TASKS.lstrip()}")
 
 
 def without_sync(old: str) -> Fault:
     return Fault(old, old.replace(SYNC, ""))
 
 
-FAULTS: dict[str, tuple[Fault, ...]] = {
+WAVE_FAULTS: dict[str, tuple[Edit, ...]] = {
     "no sync after a tile is filled": (without_sync(AFTER_FILL),),
     "no sync after a tile is used": (without_sync(AFTER_USE),),
     "no sync between tasks": (LAST_USE, without_sync(BETWEEN_TASKS)),
     "no sync in rf_signal": (ONLY_BETWEEN, without_sync(IN_SIGNAL)),
-    "no sync in rf_wait": (without_sync(IN_WAIT),),
-    "nobody waits": (Fault(WAIT, ";"),),
+    "no sync after a wait": (Fault(GATHER, ""),),
+    "nobody waits": (Fault("i = counter + self; i < counter + counters;", "i = 0; i < 0;"),),
     "a wait for one signal too few": (
-        Fault(WAIT, WAIT.replace("(unsigned)entry.first", "(unsigned)entry.first - 1")),
+        Fault(POLLED, POLLED.replace("full * (epoch + 1)", "full * (epoch + 1) - 1")),
     ),
-    "a wait for the run before": (Fault(WAIT, WAIT.replace("epoch", "epoch - 1")),),
-    "nobody signals": (Fault(SIGNAL, ";"),),
+    "a wait for the run before": (Fault(POLLED, POLLED.replace("(epoch + 1)", "epoch")),),
+    "nobody signals": (Fault(SIGNAL, ""),),
+}
+EVENT_FAULTS: dict[str, tuple[Edit, ...]] = {
+    "no sync after gathered waits": (Fault(GATHER, ""),),
+    "a dropped wait": (RowFault("WAIT", 0, column=1, value=0),),
+    "the last wait dropped": (RowFault("WAIT", -1, column=1, value=0),),
+    "a wait for the first group only": (Fault(GROUPS, "from = 0, to = 0;"),),
+    "a wait for the group before": (
+        Fault(
+            GROUPS,
+            GROUPS.replace("first / event.group, to", "first / event.group - 1, to").replace(
+                "group;", "group - 1;"
+            ),
+        ),
+    ),
+    "one counter of several": (Fault(POLLED, POLLED.replace("[i]", "[counter]")),),
+    "a small last group is never full": (Fault("first + count == event.size", "false"),),
+    "a signal for fewer units": (RowFault("SIGNAL", -1, column=5, value=0),),
 }
 NO_ORDER_SHOWS = ("no sync in rf_signal",)
+NEVER_ENDS = ("nobody signals", "a small last group is never full", "a signal for fewer units")
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """Three products in a row and a softmax: two tasks for each of two lanes."""
-    return ramforge.compile(
-        mlp(hidden=256),
-        target=replace(find_target("h200"), sms=1),
-        output=tmp_path_factory.mktemp("several") / "mlp.cu",
-        dims={"batch": 1},
-    )
+    program = staged(mlp(hidden=256), "waves", sms=1, dims={"batch": 1})
+    return emitted(program, tmp_path_factory.mktemp("several"))
 
 
-def broken(artifact: Artifact, faults: tuple[Fault, ...], *, race: bool) -> EmulatedDriver:
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Two branches that a product joins, each rTask waiting for its own regions."""
+    return emitted(staged(branches(), "events"), tmp_path_factory.mktemp("joined"))
+
+
+def test_the_model_for_faults_of_events_has_what_they_break(joined: Artifact) -> None:
+    text = joined.text()
+    kinds = re.findall(r"^    {RF_(WAIT|RUN|SIGNAL|PREFETCH), (\d+), (\d+)", text, re.M)
+    own = [kind for kind, lane, lanes in kinds if int(lane) <= 1 < int(lane) + int(lanes)]
+    assert "WAIT WAIT RUN" in " ".join(own), "no lane waits for two rOperators in a row"
+    events = [
+        tuple(map(int, row)) for row in re.findall(r"^    {(\d+), (\d+), (\d+)},$", text, re.M)
+    ]
+    assert any(1 < group < size and size % group for _, size, group in events)
+
+
+def broken(artifact: Artifact, faults: tuple[Edit, ...], *, race: bool) -> EmulatedDriver:
     text = artifact.text()
     for fault in faults:
-        text = fault.applied(text)
-    return EmulatedDriver(artifact, race=race, text=text)
+        text = fault(text)
+    return EmulatedDriver(artifact, race=race, text=text, quick=True)
+
+
+def shown_by_results(
+    artifact: Artifact, faults: Mapping[str, tuple[Edit, ...]], tried: Sequence[Settings]
+) -> dict[str, bool]:
+    """For each fault whether some order gives a wrong result. Every order must report it."""
+    inputs = inputs_of(artifact)
+    expected = host_outputs(artifact, inputs)
+    seen: dict[str, bool] = {}
+    print(f"\n{'fault':38}{'orders that show it':24}what the race build says")
+    for name, edits in faults.items():
+        orders = tried[:1] if name in NEVER_ENDS else tried  # it takes a second to give up
+        driver = broken(artifact, edits, race=True)
+        right = []
+        for settings in orders:
+            driver.settings = replace(settings, spin_seconds=1)
+            driver.control[:] = 0
+            outputs = driver.attempt(inputs)
+            report = driver.report
+            assert not report.ok, f"{name}: {settings} finds nothing"
+            right.append(report.status == 0 and are_close(outputs, expected))
+        verdict = report.message or f"{report.races} races"
+        print(f"{name:38}{f'{right.count(False)} of {len(right)}':24}{verdict[:90]}")
+        seen[name] = not all(right)
+    return seen
 
 
 def test_every_fault_is_found_by_the_race_build_and_most_by_some_order(
     artifact: Artifact,
 ) -> None:
-    inputs = inputs_of(artifact)
-    expected = host_outputs(artifact, inputs)
-    seen: dict[str, bool] = {}
-    print(f"\n{'fault':34}{'orders that show it':24}what the race build says")
-    for name, faults in FAULTS.items():
-        orders = ORDERS[:1] if name == "nobody signals" else ORDERS  # it takes a second to give up
-        outcome = attempts(broken(artifact, faults, race=False), inputs, expected, orders)
-        racing = broken(artifact, faults, race=True)
-        racing.settings = Settings(order=Order.RANDOM, seed=1, spin_seconds=1)
-        racing.attempt(inputs)
-        report = racing.report
-        verdict = report.message or f"{report.races} races"
-        print(f"{name:34}{f'{outcome.count(False)} of {len(outcome)}':24}{verdict[:90]}")
-        assert not report.ok, f"{name}: the race build finds nothing"
-        seen[name] = not all(outcome)
+    seen = shown_by_results(artifact, WAVE_FAULTS, ORDERS)
     assert tuple(name for name, shown in seen.items() if not shown) == NO_ORDER_SHOWS
 
 
-def test_the_text_that_faults_are_put_into_is_right(artifact: Artifact) -> None:
-    inputs = inputs_of(artifact)
-    expected = host_outputs(artifact, inputs)
-    text = (LAST_USE, ONLY_BETWEEN)
-    assert all(attempts(broken(artifact, text, race=False), inputs, expected, ORDERS))
-    racing = broken(artifact, text, race=True)
-    racing.attempt(inputs)
-    assert racing.report.ok, racing.report.race_text
+def test_every_fault_with_events_is_found_by_the_race_build_and_by_some_order(
+    joined: Artifact,
+) -> None:
+    assert all(shown_by_results(joined, EVENT_FAULTS, ORDERS[:3]).values())
+
+
+def test_the_texts_that_faults_are_put_into_are_right(artifact: Artifact, joined: Artifact) -> None:
+    for model, text in ((artifact, (LAST_USE, ONLY_BETWEEN)), (joined, ())):
+        inputs = inputs_of(model)
+        expected = host_outputs(model, inputs)
+        assert all(attempts(broken(model, text, race=False), inputs, expected, ORDERS))
+        racing = broken(model, text, race=True)
+        racing.attempt(inputs)
+        assert racing.report.ok, racing.report.race_text
 
 
 def test_a_missing_signal_is_reported_as_a_livelock(artifact: Artifact) -> None:
-    driver = broken(artifact, FAULTS["nobody signals"], race=False)
+    driver = broken(artifact, WAVE_FAULTS["nobody signals"], race=False)
     driver.settings = Settings(spin_seconds=1)
     driver.attempt(inputs_of(artifact))
-    assert driver.report.status == 2 and "control word 4" in driver.report.message
+    assert driver.report.status == 2 and f"control word {HEADER}" in driver.report.message

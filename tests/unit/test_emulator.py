@@ -115,6 +115,32 @@ def test_a_missing_barrier_is_a_race_in_every_order(missing: str, kind: str, ord
     assert "shared memory of block 0+0x" in report.race_text
 
 
+VOTES = """
+  for (int round = 0; round < 4; ++round) {
+    arena[thread] = in[thread];
+    const int any = __syncthreads_or(round == 1 || (round == 2 && thread == 77 && block == 1));
+    out[(block * 4 + round) * blockDim.x + thread] = any + arena[blockDim.x - 1 - thread];
+    __syncthreads();
+  }
+"""
+
+
+@EVERY_ORDER
+@pytest.mark.parametrize("race", [False, True])
+def test_a_barrier_that_votes_tells_every_thread_of_its_block(order: Order, race: bool) -> None:
+    given, out = np.zeros(128, np.float32), np.full((2, 4, 128), 5, np.float32)
+    report = run(emulator(VOTES, race=race), given, out, blocks=2, order=order)
+    assert report.ok, report.message + report.race_text
+    np.testing.assert_array_equal(out, np.array([[0, 1, 0, 0], [0, 1, 1, 0]])[:, :, None] + out * 0)
+
+
+def test_threads_that_meet_in_different_barriers_are_told() -> None:
+    body = "if (thread == 3) __syncthreads(); else __syncthreads_or(1);"
+    report = run(emulator(body), floats(1), floats(1))
+    assert report.status == 3
+    assert "only 127 of 128 threads vote" in report.message
+
+
 SHUFFLES = """
   const unsigned lane = thread % 32;
   const unsigned all = ~0u;
@@ -410,6 +436,21 @@ def test_an_abort_word_ends_every_wait() -> None:
     np.testing.assert_array_equal(out, [-1, -1, -1, 0])
 
 
+@EVERY_ORDER
+def test_a_wait_gives_up_after_its_polls_and_not_before(order: Order) -> None:
+    body = """
+      if (thread == 0) {
+        if (block == 3) for (int i = 0; i < 20; ++i) rf_emulator_load(&control[1]);
+        if (block == 3) rf_emulator_signal(&control[1], 1);
+        else out[block] = rf_emulator_wait(&control[1 + block], 1, &control[0], 100) ? 1 : -1;
+      }
+      __syncthreads();
+    """
+    out = np.zeros(4, np.float32)
+    assert run(emulator(body), floats(1), out, blocks=4, order=order).ok
+    np.testing.assert_array_equal(out, [1, -1, -1, 0])
+
+
 def test_the_host_may_set_the_abort_word() -> None:
     body = "out[0] = rf_emulator_wait(&control[3], 7, &control[0]) ? 1 : -1;"
     control, out = np.zeros(16, np.uint32), np.zeros(1, np.float32)
@@ -448,6 +489,15 @@ def test_a_stack_overflow_is_told() -> None:
 
 
 # Memory.
+
+
+def test_a_quick_build_does_the_same() -> None:
+    text = PROLOGUE + REVERSE + EPILOGUE
+    given, out, other = floats(128), np.zeros(384, np.float32), np.zeros(384, np.float32)
+    paths = [build(text), build(text, quick=True)]
+    assert paths[0] != paths[1]
+    assert run(Emulator(paths[0]), given, out).ok and run(Emulator(paths[1]), given, other).ok
+    np.testing.assert_array_equal(out, other)
 
 
 @pytest.mark.parametrize("poison", [False, True])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,26 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from examples.models import MODELS
-from examples.models.encoder import VOCABULARY
+from examples.models import BENCHMARKED, BENCHMARKED_SMALL, MODELS
+from examples.models.encoder import VOCABULARY, encoder, encoder_base
 
 Array = NDArray[Any]
 
-LARGE = ("resnet18", "encoder")
-SMALL = tuple(name for name in MODELS if name not in LARGE)
+# The bottlenecks beside those that other tests run as well.
+ALL = {
+    **MODELS,
+    "resnet50": BENCHMARKED["resnet50"],
+    "resnet50_small": BENCHMARKED_SMALL["resnet50"],
+}
+LARGE = ("resnet18", "resnet50", "encoder")
+SMALL = tuple(name for name in ALL if name not in LARGE)
 # Adding the same to every key, or this much to every score of a row, cannot change a softmax.
 WITHOUT_EFFECT = ("/attention/key.bias", "ratio")
+
+
+@cache
+def made(name: str) -> onnx.ModelProto:
+    return ALL[name]()
 
 
 def feeds_of(model: onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
@@ -46,18 +59,18 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     return [np.asarray(output) for output in session.run(None, dict(feeds))]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_model_is_valid_and_the_same_each_time(name: str) -> None:
-    model = MODELS[name]()
+    model = made(name)
     onnx.checker.check_model(model, full_check=True)
-    assert model.SerializeToString() == MODELS[name]().SerializeToString()
+    assert model.SerializeToString() == ALL[name]().SerializeToString()
     names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names) and all(names)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_outputs_are_finite_spread_out_and_depend_on_the_input(name: str) -> None:
-    model = MODELS[name]()
+    model = made(name)
     outputs = run(model, feeds_of(model))
     others = run(model, feeds_of(model, seed=1))
     for output, other in zip(outputs, others, strict=True):
@@ -69,7 +82,7 @@ def test_outputs_are_finite_spread_out_and_depend_on_the_input(name: str) -> Non
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_weight_can_be_lost_unnoticed(name: str) -> None:
-    model = MODELS[name]()
+    model = ALL[name]()
     feeds = feeds_of(model)
     right = run(model, feeds)
     for tensor in model.graph.initializer:
@@ -100,3 +113,43 @@ def test_the_batch_of_the_mlp_is_open() -> None:
     model = MODELS["mlp"]()
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert run(model, {"x": np.ones((5, 64), np.float32)})[0].shape == (5, 10)
+
+
+def counted(model: onnx.ModelProto) -> tuple[int, int]:
+    """The multiplications of its convolutions and products with weights, and all its weights."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    graph = inferred.graph
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    weights = sum(math.prod(dims) for dims in sizes.values())
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        sizes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    multiplications = 0
+    for node in graph.node:
+        positions = math.prod(sizes[node.output[0]])
+        if node.op_type == "Conv":
+            multiplications += positions * math.prod(sizes[node.input[1]][1:])
+        elif node.op_type in ("Gemm", "MatMul"):
+            multiplications += positions * sizes[node.input[0]][-1]
+    return multiplications, weights
+
+
+def test_resnet50_has_the_published_size() -> None:
+    """3.8 billion multiplications (He et al., table 1) and 25.6 million weights."""
+    multiplications, weights = counted(made("resnet50"))
+    assert multiplications == pytest.approx(3.8e9, rel=0.02)
+    assert weights == pytest.approx(25.6e6, rel=0.01)
+
+
+def test_encoder_base_has_the_layers_of_bert_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer has 4 x 768 x 768 weights of attention and 2 x 4 x 768 x 768 behind it."""
+
+    # all twelve would take ten seconds and half a gigabyte
+    def one_layer(layers: int, **sizes: int) -> onnx.ModelProto:
+        return encoder(layers=layers // 12, **sizes)
+
+    monkeypatch.setitem(encoder_base.__globals__, "encoder", one_layer)
+    multiplications, weights = counted(encoder_base())
+    tokens, width = 128, 768
+    tables = (VOCABULARY + tokens) * width
+    assert weights - tables == pytest.approx(12 * width**2, rel=0.01)
+    assert multiplications == 12 * tokens * width**2 + 2 * tokens * tokens * width

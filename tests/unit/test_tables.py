@@ -3,112 +3,185 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from program_support import Step, device, planned, planned_model, program, random_steps
+from plan_oracle import lanes_of
+from program_support import (
+    INPUT,
+    Pattern,
+    Planned,
+    planned_model,
+    planned_steps,
+    random_steps,
+    vector,
+)
 
-from ramforge.codegen import tables
-from ramforge.compiler.rprogram import Entry, Launch, Plan, Prefetch, Run, Signal, Wait
+from ramforge.codegen.tables import Tables, tables
+from ramforge.compiler.plan import Kind
 from ramforge.compiler.schedule import POLICIES
 
-KINDS: dict[str, type[Any]] = {"RF_RUN": Run, "RF_PREFETCH": Prefetch}
+# Measured: rows of resnet18 and encoder for an rOperator, and what a limit leaves for change
+MOST_ROWS_OF_WAVES = 8
+MOST_ROWS_OF_EVENTS = 12
+ENTRY = re.compile(r"\{RF_(\w+), (-?\d+(?:, -?\d+){6})\},(?:  // .*)?")
 
 
-def expanded(rows: list[tables.Row], lanes: int) -> tuple[tuple[Entry, ...], ...]:
-    """What lanes.cuh makes of the rows, written again."""
-    found: list[list[Entry]] = [[] for _ in range(lanes)]
-    for row in rows:
-        for step in range(row.lanes):
-            lane = found[row.lane + step]
-            if row.kind == "RF_WAIT":
-                lane.append(Wait(row.rank, row.what, row.first))
-            elif row.kind == "RF_SIGNAL":
-                lane.append(Signal(row.rank, row.what))
+def written(made: Planned) -> Tables:
+    return tables(made.plan, made.operators, [0] * len(made.plan.launches))
+
+
+def numbers_of(texts: Sequence[str], count: int) -> list[list[int]]:
+    found = []
+    for text in texts:
+        match = re.fullmatch(r"\{(-?\d+(?:, -?\d+)*)\},", text)
+        assert match, text
+        found.append([int(number) for number in match[1].split(", ")])
+    assert all(len(row) == count for row in found)
+    return found
+
+
+def run_lanes(found: Tables, launch: int, blocks: int) -> Iterator[tuple[int, ...]]:
+    """What lanes.cuh does with the texts, on so many blocks: (block, lane, kind, what, first,
+    count), with the counters from .. to in place of an event.
+    """
+    begin, end, _, _ = numbers_of(found.launches, 4)[launch]
+    events = numbers_of(found.events, 3)
+    for block in range(blocks):
+        for text in found.entries[begin:end]:
+            match = ENTRY.fullmatch(text)
+            assert match, text
+            kind = Kind[match[1]]
+            at, lanes, per, what, first, count, step = map(int, match[2].split(", "))
+            lane = block
+            if block < at:
+                lane += -(-(at - block) // blocks) * blocks
+            while lane < at + lanes:
+                unit = first + (lane - at) // per * step
+                if kind in (Kind.WAIT, Kind.SIGNAL):
+                    counter, _, group = events[what]
+                    last = (unit + count - 1) // group
+                    yield block, lane, kind, counter + unit // group, counter + last, count
+                else:
+                    yield block, lane, kind, what, unit, count
+                lane += blocks
+
+
+def expected_lanes(made: Planned, number: int) -> list[list[tuple[int, ...]]]:
+    """The same of the plan, lane by lane; no two launches have a counter in common."""
+    launches = made.plan.launches
+    launch = launches[number]
+    base = sum(other.events.counters for other in launches[:number])
+    counter = base + np.cumsum(launch.events.groups) - launch.events.groups
+    found = []
+    for lane in lanes_of(launch):
+        own: list[tuple[int, ...]] = []
+        for entry in lane:
+            if entry.kind in (Kind.WAIT, Kind.SIGNAL):
+                group, start = int(launch.events.group[entry.what]), int(counter[entry.what])
+                last = start + (entry.first + entry.units - 1) // group
+                first = start + entry.first // group
+                own.append((entry.lane, entry.kind, first, last, entry.units))
             else:
-                first = row.first + step * row.count
-                lane.append(KINDS[row.kind](row.rank, row.what, first, row.count))
-    return tuple(map(tuple, found))
+                own.append((entry.lane, entry.kind, entry.what, entry.first, entry.units))
+        found.append(own)
+    return found
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("units", [1, 2, 7, 264])
-@pytest.mark.parametrize("seed", range(6))
-def test_the_rows_expand_to_the_lanes(seed: int, units: int, policy: str) -> None:
-    steps = random_steps(np.random.default_rng(seed), 14, 600)
-    made = planned(*program(steps), device(units), policy)
-    for launch in made.plan.launches:
-        assert expanded(tables.rows(launch), units) == launch.lanes
+@pytest.mark.parametrize("seed", range(5))
+def test_the_texts_expand_to_the_lanes(seed: int, units: int, policy: str) -> None:
+    steps = random_steps(np.random.default_rng(seed), 12, 500)
+    cuts = (2, 4) if seed % 2 else ()
+    made = planned_steps(steps, units, policy, cuts, (1, 2))
+    found = written(made)
+    for number, launch in enumerate(made.plan.launches):
+        lanes: list[list[tuple[int, ...]]] = [[] for _ in range(launch.lanes)]
+        for block, lane, *rest in run_lanes(found, number, launch.lanes):
+            assert block == lane
+            lanes[lane].append((lane, *rest))
+        assert lanes == expected_lanes(made, number)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_the_rows_of_any_lanes_expand_to_them(seed: int) -> None:
-    """Lanes that no policy makes: gaps, and neighbours that differ in one number only."""
-    random = np.random.default_rng(seed)
-    lanes: list[list[Entry]] = [[] for _ in range(int(random.integers(1, 9)))]
-    for rank in range(12):
-        what, first, count = (int(number) for number in random.integers(0, 2, 3))
-        kind = int(random.integers(4))
-        for number, lane in enumerate(lanes):
-            if random.random() < 0.3:
-                continue
-            at = first + number * (count + int(random.random() < 0.2))
-            entries: tuple[Entry, ...] = (
-                Run(rank, what, at, count + 1),
-                Prefetch(rank, what, at, count + 1),
-                Wait(rank, what, first + int(random.random() < 0.2)),
-                Signal(rank, what),
-            )
-            lane.append(entries[kind])
-    launch = Launch(tuple(map(tuple, lanes)), 256, 1, 0, 2)
-    assert expanded(tables.rows(launch), len(lanes)) == launch.lanes
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5])
+def test_fewer_blocks_do_the_entries_of_their_lanes_row_by_row(blocks: int) -> None:
+    made = planned_steps(random_steps(np.random.default_rng(4), 9, 40), 7, "events")
+    found = written(made)
+    for number in range(len(made.plan.launches)):
+        expected = expected_lanes(made, number)
+        own: dict[int, list[tuple[int, ...]]] = {}
+        for block, lane, *rest in run_lanes(found, number, blocks):
+            assert lane % blocks == block
+            own.setdefault(lane, []).append((lane, *rest))
+        assert [own.get(lane, []) for lane in range(len(expected))] == expected
 
 
-def test_a_launch_without_entries_has_no_rows() -> None:
-    assert tables.rows(Launch(((), ()), 256, 1, 0, 0)) == []
-
-
-def row_count(model: str, sms: int) -> tuple[int, int]:
-    made = planned_model(model, "waves", sms)
-    count = len(tables.table(made.plan, made.operators)[0])
-    return count, len(made.operators)
-
-
-def test_the_rows_of_resnet18_grow_with_its_operators_and_not_with_its_tasks() -> None:
-    for sms in (3, 33, 132):
-        rows, operators = row_count("resnet18", sms)
-        print(f"\nresnet18 on {sms} SMs: {rows} rows for {operators} rOperators")
-        # a run, a prefetch, a wait and a signal, each in at most two pieces
-        assert rows <= 8 * operators
-
-
-def test_the_rows_of_a_long_operator_are_few_whatever_its_tasks() -> None:
-    counts = []
-    for tasks in (1000, 100_000):
-        made = planned(*program((Step(tasks, (-1,)), Step(tasks, (0,), reads_all=False))),
-                       device(264))  # fmt: skip
-        counts.append(len(tables.table(made.plan, made.operators)[0]))
-    assert counts == [6, 6]  # two runs in two pieces, a signal, a wait
-
-
-def test_each_launch_has_counters_of_its_own() -> None:
+def test_each_launch_has_entries_and_counters_of_its_own() -> None:
     """A run raises the epoch once, so a counter that two launches raise would never fit it."""
-    made = planned(*program((Step(4, (-1,)), Step(4, (0,)))), device(2))
-    (launch,) = made.plan.launches
-    plan = Plan("two", (launch, launch), made.plan.steps)
-    texts, launches = tables.table(plan, made.operators)
-    count = len(texts)
-    assert plan.counters == 2 and count == len(texts) == 2 * len(tables.rows(launch))
-    found = [re.match(r"\{(\w+), \d+, \d+, (\d+),", text) for text in texts]
-    used = [match[2] for match in found if match and match[1] in ("RF_WAIT", "RF_SIGNAL")]
-    assert used == ["0", "0", "1", "1"]
-    assert launches == ["{0, 4, 2},", "{4, 8, 2},"]
+    made = planned_steps((vector(4, INPUT), vector(4, 0), vector(4, 1), vector(4, 2)), 2,
+                         cuts=(2,))  # fmt: skip
+    found = tables(made.plan, made.operators, [0, 5])
+    assert len(made.plan.launches) == 2
+    assert found.events == ["{0, 2, 2},", "{1, 2, 2},"]
+    assert found.launches == ["{0, 4, 2, 0},", "{4, 8, 2, 5},"]
+    kinds = [text.split(",")[0] for text in found.entries]
+    assert kinds == 2 * ["{RF_RUN", "{RF_SIGNAL", "{RF_WAIT", "{RF_RUN"]
+    assert [text.split(", ")[4] for text in found.entries] == [
+        "0",
+        "0",
+        "0",
+        "1",
+        "2",
+        "1",
+        "1",
+        "3",
+    ]
+
+
+def test_a_plan_without_launches_has_no_tables() -> None:
+    assert written(planned_steps((), 3)) == Tables([], [], [])
+
+
+def row_count(model: str, policy: str, sms: int) -> tuple[int, int, int]:
+    """Rows, rOperators, tasks."""
+    made = planned_model(model, policy, sms)
+    tasks = sum(operator.tasks for operator in made.operators)
+    return len(written(made).entries), len(made.operators), tasks
+
+
+@pytest.mark.parametrize("model", ["resnet18", "encoder"])
+@pytest.mark.parametrize(
+    ("policy", "most"), [("waves", MOST_ROWS_OF_WAVES), ("events", MOST_ROWS_OF_EVENTS)]
+)
+def test_the_rows_of_a_model_grow_with_its_operators_and_not_with_its_tasks(
+    policy: str, most: int, model: str
+) -> None:
+    for sms in (3, 33, 132):
+        rows, operators, tasks = row_count(model, policy, sms)
+        print(f"\n{model} by {policy} on {sms} SMs: {rows} rows, {operators} rOperators, "
+              f"{tasks} tasks")  # fmt: skip
+        assert rows <= most * operators
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("pattern", [Pattern.ALL, Pattern.SHARE, Pattern.HALO])
+def test_the_rows_of_a_long_operator_are_few_whatever_its_tasks(
+    pattern: Pattern, policy: str
+) -> None:
+    counts = []
+    for tasks in (1000, 10_000, 100_000):
+        steps = (vector(tasks, INPUT), vector(tasks, 0, pattern=pattern))
+        counts.append(len(written(planned_steps(steps, 264, policy)).entries))
+    print(f"\n{pattern.name} by {policy}: {counts} rows")
+    assert max(counts) <= 30 and counts[2] <= counts[0]
 
 
 def test_a_name_cannot_leave_its_comment() -> None:
-    made = planned(*program((Step(1, (-1,)),)), device(1))
+    made = planned_steps((vector(1, INPUT),), 1)
     bad = replace(made.operators[0], name="a\n#error\\ ??/ \u2028b")
-    texts, _ = tables.table(made.plan, (bad,))
-    assert len(texts) == 1 and not set(texts[0].split("//")[1]) & set("\n\\?\u2028")
+    found = tables(made.plan, (bad,), [0])
+    assert len(found.entries) == 1
+    assert not set(found.entries[0].split("//")[1]) & set("\n\\?\u2028")
