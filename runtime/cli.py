@@ -309,7 +309,7 @@ def inspect_model(
     """
     from ramforge.codegen import artifact as artifacts
     from ramforge.compiler.device import find_target
-    from ramforge.runtime import inspect
+    from ramforge.runtime import inspect, inspect_text
 
     with progress.reporting(**common) as report:
         if inspect.is_artifact(what):
@@ -319,7 +319,7 @@ def inspect_model(
             document = inspect.of_model(
                 what, find_target(target), schedule, report, shapes=shapes, dims=dims
             )
-    click.echo(json.dumps(document, indent=2) if as_json else inspect.render(document))
+    click.echo(json.dumps(document, indent=2) if as_json else inspect_text.render(document))
 
 
 def _refuse_compilation(context: click.Context) -> None:

@@ -263,7 +263,7 @@ def launch_ns(artifact: Artifact, target: Target, budget: Budget) -> Times:
             runs.append(timer.launch_ns(inputs))
     finally:
         timer.close()
-    return np.array(runs, dtype=np.float64).min(axis=0)
+    return np.asarray(np.min(np.array(runs, dtype=np.float64), axis=0))
 
 
 def _open(artifact: Artifact, target: Target) -> Timer:

@@ -9,8 +9,12 @@ from ramforge.runtime.bench.schedule_report import STATUS, Document, Figures, La
 WIDTH = 900
 _LEFT, _RIGHT = 110, 20
 _FONT = 'font-family="sans-serif" font-size="12"'
-_RULES = {"waves-fast": "#9aa7b8", "waves-efficient": "#d9b26f", "waves": "#3b7dd8"}
-_LABELS = {"waves-fast": "fastest alone", "waves-efficient": "most efficient", "waves": "selected"}
+_RULES = {"waves-fast": "#9aa7b8", "waves-efficient": "#d9b26f", "waves-selected": "#3b7dd8"}
+_LABELS = {
+    "waves-fast": "fastest alone",
+    "waves-efficient": "most efficient",
+    "waves-selected": "selected",
+}
 _BAR = 9
 _ROW = 3 * _BAR + 10
 _LANES = 200  # the height of a timeline

@@ -161,7 +161,7 @@ def test_a_file_of_another_machine_is_left_alone(folder: Path, tmp_path: Path) -
     file = tmp_path / "tuning.json"
     file.write_text(json.dumps(document))
     before = file.read_bytes()
-    with pytest.raises(ramforge.CompileError, match="'another one'.*\n    fix: "):
+    with pytest.raises(ramforge.CompileError, match=r"'another one'.*\n    fix: "):
         tune.tune(model(), find_target(TARGET), file)
     assert file.read_bytes() == before
 

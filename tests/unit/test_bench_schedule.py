@@ -16,13 +16,16 @@ from click.testing import CliRunner
 
 import ramforge
 from examples.models import BENCHMARKED, BENCHMARKED_SMALL, PAPER
+from ramforge.compiler.cost.analytic import AnalyticCost
 from ramforge.compiler.device import find_target
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.frontend import import_model
-from ramforge.compiler.pipeline import compile_graph
+from ramforge.compiler.pipeline import compile_graph, optimise
+from ramforge.compiler.schedule import POLICIES
 from ramforge.compiler.schedule.selection import Rule
+from ramforge.runtime import predict
 from ramforge.runtime.bench import schedule, schedule_figures, schedule_report
-from ramforge.runtime.bench.schedule_report import PLANS, STATUS, Document, Figures, Lanes
+from ramforge.runtime.bench.schedule_report import EXACT, PLANS, STATUS, Document, Figures, Lanes
 
 NAMES = ("resnet50", "resnext29", "lstm_tc")
 TARGET = find_target("h200")
@@ -59,7 +62,7 @@ def test_auto_is_what_the_compiler_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("label", PLANS)
+@pytest.mark.parametrize("label", [label for label in PLANS if label not in EXACT])
 def test_each_plan_is_what_the_compiler_makes_by_its_policy_and_rule(name: str, label: str) -> None:
     policy, rule = PLANS[label]
     graph = import_model(BENCHMARKED_SMALL[name]())
@@ -68,6 +71,19 @@ def test_each_plan_is_what_the_compiler_makes_by_its_policy_and_rule(name: str, 
     assert found.makespan_us == pytest.approx(program.predicted_ns / 1e3, abs=1e-3)
     assert (found.rtasks, found.roperators) == (program.tasks, len(program.operators))
     assert (found.waits, found.waves) == (program.plan.waits, program.plan.waves)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plan_of_selection_alone_is_that_and_no_better_than_the_compiler_takes(
+    name: str,
+) -> None:
+    graph = optimise(import_model(BENCHMARKED_SMALL[name]()))
+    _, found = predict.searches(graph, TARGET, AnalyticCost())[0]
+    waves = POLICIES["waves"]
+    alone = found.plan(waves, found.selection(waves, Rule.SELECTED)).timeline.makespan_ns
+    plans = measured(name).plans
+    assert plans["waves-selected"].makespan_us == pytest.approx(alone / 1e3, abs=1e-3)
+    assert plans["waves"].makespan_us <= plans["waves-selected"].makespan_us
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -162,7 +178,7 @@ def test_bars_are_as_long_as_the_times_and_the_timeline_as_the_wave() -> None:
         assert float(box["x"]) + float(box["width"]) <= schedule_figures.WIDTH
     bars = [float(box["width"]) for box in boxes[3 : 3 + 3 * len(document().models)]]
     for model, three in zip(document().models, zip(*[iter(bars)] * 3, strict=True), strict=True):
-        labels = ("waves-fast", "waves-efficient", "waves")
+        labels = ("waves-fast", "waves-efficient", "waves-selected")
         times = [model.plans[label].makespan_us for label in labels]
         assert [width / three[0] for width in three] == pytest.approx(
             [time / times[0] for time in times], rel=0.01

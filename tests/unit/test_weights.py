@@ -79,7 +79,7 @@ def test_the_weights_of_a_model_lie_where_its_program_looks_for_them(tmp_path: P
     made = planned_model("resnet_small", "waves", 4)
     arrays = pipeline._weights(optimised("resnet_small"), made.operators)
     sizes = {name: array.nbytes for name, array in arrays.items()}
-    placed = plan_memory(made.graph, made.operators, made.plan, sizes)
+    placed = plan_memory(made.graph, made.operators, made.plan.steps, sizes)
     gathered = weights.gather(arrays, placed.weight_offsets, placed.weight_bytes)
     path = tmp_path / "resnet.safetensors"
     with path.open("wb") as file:
