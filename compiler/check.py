@@ -116,6 +116,8 @@ def _check_residency(number: int, launch: Launch, target: Target) -> None:
         where,
         f"{launch.lanes} lanes cannot all be resident on {target.name}",
     )
+    same = shape.threads == target.threads
+    _require(same, where, f"blocks of {shape.threads} threads, code for {target.threads}")
     if target.is_host:
         return
     shared = shape.blocks_per_sm * (shape.arena_bytes + RESERVED_BYTES)
