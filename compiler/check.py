@@ -99,9 +99,10 @@ def check_plan(
     graph: Graph,
 ) -> None:
     """Raise ``BrokenInvariant`` unless the plan is complete, free of deadlock and free of races."""
+    tasks = np.array([operator.tasks for operator in operators], dtype=np.int64)
     for number, launch in enumerate(plan.launches):
         _check_residency(number, launch, target)
-        _check_rows(number, launch, operators)
+        _check_rows(number, launch, operators, tasks)
         _check_signals(number, launch)
     runs = _runs(operators, plan)
     _check_every_task_once(operators, runs)
@@ -126,7 +127,7 @@ def _check_residency(number: int, launch: Launch, target: Target) -> None:
     _require(fits and threads, where, "the blocks of one SM do not fit on it")
 
 
-def _check_rows(number: int, launch: Launch, operators: Sequence[ROperator]) -> None:
+def _check_rows(number: int, launch: Launch, operators: Sequence[ROperator], tasks: Ints) -> None:
     """Every row speaks of lanes, rOperators and events that there are."""
     where, rows, events = f"launch {number}", launch.rows, launch.events
     _require(bool((events.group > 0).all()), where, "a group of an event is empty")
@@ -145,7 +146,7 @@ def _check_rows(number: int, launch: Launch, operators: Sequence[ROperator]) -> 
         if is_event:
             limit = events.groups * events.group if kind is Kind.WAIT else events.size
         else:
-            limit = np.array([operator.tasks for operator in operators], dtype=np.int64)
+            limit = tasks
         within = (entries.first >= 0) & (entries.first + entries.units <= limit[entries.what])
         _require(bool(within.all()), where, f"a {kind.name} goes beyond what there is")
     for what in np.unique(rows.what[rows.of_kind(Kind.RUN)]):
