@@ -267,7 +267,21 @@ def _until_next(ascending: Ints, end: int) -> Ints:
 
 def roughness(lane: Ints, first: Ints, units: Ints) -> int:
     """How many rows these entries take, without making them."""
-    return 1 + int(_Pieces.of(lane, first, units).broken.sum()) if len(lane) else 0
+    return 1 + int(np.count_nonzero(_Pieces.of(lane, first, units).broken)) if len(lane) else 0
+
+
+def is_rough(most: int, lane: Ints, first: Ints, units: Ints) -> bool:
+    """Whether these entries take more than so many rows."""
+    if len(lane) <= most or np.count_nonzero(_differ(lane, first, units)) < most:
+        return False
+    return roughness(lane, first, units) > most
+
+
+def _differ(lane: Ints, first: Ints, units: Ints) -> NDArray[np.bool_]:
+    """Of each entry but the first whether it is another piece than the one before it."""
+    found = (first[1:] != first[:-1]) | (units[1:] != units[:-1])
+    found |= lane[1:] - lane[:-1] != 1
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -285,8 +299,7 @@ class _Pieces:
     def of(lane: Ints, first: Ints, units: Ints, cuts: Ints | None = None) -> _Pieces:
         """``cuts`` are the places where something new begins."""
         new = np.ones(len(lane), dtype=np.bool_)
-        new[1:] = (first[1:] != first[:-1]) | (units[1:] != units[:-1])
-        new[1:] |= lane[1:] - lane[:-1] != 1
+        new[1:] = _differ(lane, first, units)
         if cuts is not None:
             new[cuts] = True
         start = new.nonzero()[0]

@@ -99,19 +99,29 @@ def place(tasks: int, task_ns: float, ready: Times, not_before: float = 0.0) -> 
     ``ready`` is when each vEU is free, and is brought up to date.
     """
     start = np.maximum(ready, not_before)
-    counts = _level(tasks, task_ns, start)
-    left = tasks - int(counts.sum())
-    if left:  # the last few, one by one in the order of their starts
-        rounds = -(-left // len(start))
-        if counts.any() or start.max() - start.min() >= task_ns:
-            rounds += 2
-        turns = (start + counts * task_ns)[:, None] + np.arange(rounds) * task_ns
-        chosen = np.argsort(turns, axis=None, kind="stable")[:left]
-        counts += np.bincount(chosen // rounds, minlength=len(start))
+    counts = _turns(tasks, task_ns, start)
     lane = np.flatnonzero(counts)
     taken = counts[lane]
     ready[lane] = start[lane] + taken * task_ns
     return Share(lane, np.cumsum(taken) - taken, taken)
+
+
+def _turns(tasks: int, task_ns: float, start: Times) -> Ints:
+    """How many tasks each vEU gets."""
+    if tasks <= len(start):
+        first = np.argsort(start, kind="stable")[:tasks]
+        if start[first[-1]] < start[first[0]] + task_ns:  # nobody could start a second one sooner
+            counts = np.zeros(len(start), dtype=np.int64)
+            counts[first] = 1
+            return counts
+    counts = _level(tasks, task_ns, start)
+    left = tasks - int(counts.sum())
+    if left:  # the last few, one by one in the order of their starts
+        rounds = -(-left // len(start)) + 2
+        turns = (start + counts * task_ns)[:, None] + np.arange(rounds) * task_ns
+        chosen = np.argsort(turns, axis=None, kind="stable")[:left]
+        counts += np.bincount(chosen // rounds, minlength=len(start))
+    return counts
 
 
 def _level(tasks: int, task_ns: float, start: Times) -> Ints:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from ramforge.compiler.plan import (
     Plan,
     Rows,
     compress,
-    roughness,
+    is_rough,
 )
 from ramforge.compiler.rprogram import ROperator
 from ramforge.compiler.schedule.arrangement import Arrangement, Share, Stage, place, writers
@@ -77,7 +77,7 @@ def _synchronise(operators: Operators, arranged: Arrangement, conflicts: Conflic
     finder = _Finder(operators, arranged)
     launches, implied = [], 0
     for stage in arranged.stages:
-        builder = _Builder(operators, arranged, stage, finder.needs(stage, conflicts))
+        builder = _Builder(operators, arranged, stage, finder, conflicts)
         launches.append(builder.launch())
         implied += builder.implied
     return Plan("events", tuple(launches), arranged.steps, implied)
@@ -118,15 +118,24 @@ class _Finder:
         all_of_it = bool((need.span[1] == self._operators[need.source].tasks).all())
         return Need(need.source) if all_of_it else need
 
+    def periods(self, number: int) -> set[int]:
+        """Sizes of groups that follow how the tasks go through what they write."""
+        names = self._operators[number].variant.writes
+        return {period for name in names for period in self._tiles_of(name, number).periods}
+
+    def _tiles_of(self, name: str, writer: int) -> Tiles:
+        if name not in self._tiles:
+            self._tiles[name] = Tiles(self._operators[writer].variant.writes[name])
+        return self._tiles[name]
+
     def _reads(self, number: int) -> Iterator[tuple[int, Ints, Ints]]:
         share = self._shares[number]
         for name, boxes in self._operators[number].variant.reads.items():
             source = self._writer.get(name)
             if source is None:
                 continue
-            if name not in self._tiles:
-                self._tiles[name] = Tiles(self._operators[source].variant.writes[name])
-            low, high = self._tiles[name].touching(around(boxes, share.first))
+            tiles = self._tiles_of(name, source)
+            low, high = tiles.touching(around(boxes, share.first))
             if (low < high).any():
                 yield source, low, high
 
@@ -149,13 +158,14 @@ class _Builder:
         operators: Operators,
         arranged: Arrangement,
         stage: Stage,
-        needs: Mapping[int, list[Need]],
+        finder: _Finder,
+        conflicts: Conflicts,
     ) -> None:
         self._operators = operators
         self._shares = arranged.shares
         self._stage = stage
-        self._needs = needs
-        self._group = _group_sizes(operators, arranged.shares, needs)
+        self._needs = needs = finder.needs(stage, conflicts)
+        self._group = _group_sizes(operators, arranged.shares, needs, finder.periods)
         self._last_use = {need.source: n for n in stage.operators for need in needs[n]}
         self._known = Known(stage.device.units)
         self._parts: list[Part] = []
@@ -192,23 +202,27 @@ class _Builder:
         for need in self._needs[number]:
             group = self._group[need.source]
             if need.span is None:
-                low = np.zeros_like(share.lane)
-                high = low - (-self._operators[need.source].tasks // group)
+                open_ = self._known.misses_some(need.source, share.lane)
+                wanted = len(open_)
             else:
                 low, high = need.span[0] // group, -(-need.span[1] // group)
-            wanted = low < high
-            open_ = wanted & self._known.misses(need.source, share.lane, low, high)
+                open_ = self._known.misses(need.source, share.lane, low, high)
+                wanted = int(np.count_nonzero(low < high))
+            self.implied += wanted
             if not open_.any():
-                self.implied += int(np.count_nonzero(wanted))
                 continue
-            if roughness(share.lane[open_], low[open_], (high - low)[open_]) > MOST_ROWS:
+            if need.span is None:
+                low = np.zeros_like(share.lane)
+                high = low - (-self._operators[need.source].tasks // group)
+            lane, low, high = share.lane[open_], low[open_], high[open_]
+            if len(lane) != wanted and is_rough(MOST_ROWS, lane, low, high - low):
                 # a plain wait of all lanes is asked together with their others; the rows that
                 # would spare some of them it are looked at by everyone
                 open_ = np.ones_like(open_)
-                low, high = np.zeros_like(low), np.full_like(high, high.max())
-            self.implied += int(np.count_nonzero(wanted & ~open_))
+                lane, last = share.lane, high.max()
+                low, high = np.zeros_like(lane), np.full_like(lane, last)
+            self.implied -= min(wanted, len(lane))
             held |= open_
-            lane, low, high = share.lane[open_], low[open_], high[open_]
             self._known.wait(need.source, lane, low, high)
             # whole groups even where the last one is cut short, so that neighbours stay alike
             waits.append(Part(Kind.WAIT, need.source, lane, low * group, (high - low) * group))
@@ -232,7 +246,10 @@ class _Builder:
 
 
 def _group_sizes(
-    operators: Sequence[ROperator], shares: Sequence[Share], needs: Mapping[int, list[Need]]
+    operators: Sequence[ROperator],
+    shares: Sequence[Share],
+    needs: Mapping[int, list[Need]],
+    periods: Callable[[int], Iterable[int]],
 ) -> dict[int, int]:
     """How many rTasks share a counter: as many as nobody wants to tell apart, but no more counters
     than are quick to poll, none for less than what a lane runs in one go, and not so few rTasks
@@ -245,13 +262,13 @@ def _group_sizes(
     found = {}
     for source, of_one_source in edges.items():
         tasks = operators[source].tasks
-        group = _common(of_one_source, tasks)
+        common = _common(of_one_source, tasks)
         least = max(-(-tasks // MOST_GROUPS), int(shares[source].count.min()))
-        group = min(tasks, -(-least // group) * group)
-        periods = iter(_periods(operators[source], group))
-        while group < tasks and _is_rough(of_one_source, shares, group):
-            group = next(periods, tasks)
-        found[source] = group
+        sizes = [size for size in sorted(periods(source)) if least <= size < tasks]
+        if common > 1 or not sizes:
+            sizes.insert(0, min(tasks, -(-least // common) * common))
+        smooth = (size for size in sizes if not _are_rough(of_one_source, shares, size))
+        found[source] = next(smooth, tasks)
     return found
 
 
@@ -266,25 +283,15 @@ def _common(edges: Sequence[tuple[int, Need]], tasks: int) -> int:
     return common or tasks
 
 
-def _is_rough(edges: Sequence[tuple[int, Need]], shares: Sequence[Share], group: int) -> bool:
+def _are_rough(edges: Sequence[tuple[int, Need]], shares: Sequence[Share], group: int) -> bool:
     for number, need in edges:
         if need.span is not None:
             low, high = need.span
             some = low < high
             low, high = low[some] // group, -(-high[some] // group)
-            if roughness(shares[number].lane[some], low, high - low) > MOST_ROWS:
+            if is_rough(MOST_ROWS, shares[number].lane[some], low, high - low):
                 return True
     return False
-
-
-def _periods(operator: ROperator, least: int) -> list[int]:
-    """Sizes of groups that follow how the tasks go through what they write, the smaller first."""
-    found = set()
-    for boxes in operator.variant.writes.values():
-        for axis in range(boxes.start.shape[1]):
-            turns = np.flatnonzero(np.diff(boxes.start[:, axis])) + 1
-            found.add(int(np.gcd.reduce(turns, initial=0)) or boxes.tasks)
-    return sorted(period for period in found if period > least)
 
 
 EVENTS = Policy(

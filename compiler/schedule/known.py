@@ -15,6 +15,8 @@ from ramforge.compiler.expressions.regions import Ints
 Words = NDArray[np.uint64]
 # The groups that an event may have: the bits of a word.
 MOST_GROUPS = 64
+# Words for events to come, each time that room is made.
+SPARE = 32
 # _LOWEST[n] has the n lowest bits set, _BIT[n] the one above them
 _LOWEST: Words = np.array([(1 << n) - 1 for n in range(MOST_GROUPS + 1)], dtype=np.uint64)
 _BIT: Words = np.array([1 << n for n in range(MOST_GROUPS)], dtype=np.uint64)
@@ -24,7 +26,7 @@ class Known:
     """The knowledge of all lanes while the rows of a launch are made in their order."""
 
     def __init__(self, lanes: int) -> None:
-        self._lanes: Words = np.zeros((lanes, 64), dtype=np.uint64)
+        self._lanes: Words = np.zeros((lanes, SPARE), dtype=np.uint64)
         self._told: dict[int, Words] = {}
         self._column: dict[int, int] = {}  # where the word of each event is
         self._end = 0
@@ -42,7 +44,7 @@ class Known:
         end = np.searchsorted(low, group, side="right")
         alone = end - begin == 1  # who did a whole group knows that it is done
         np.bitwise_or.at(self._lanes[:, column], lane[begin[alone]], _BIT[group[alone]])
-        told = _union(self._lanes[lane], begin, end)
+        told = _union(_lines(self._lanes, lane), begin, end)
         told[group, column] |= _BIT[group]
         self._told[event] = told
 
@@ -50,6 +52,11 @@ class Known:
         """Which of these lanes do not know that these groups are done."""
         wanted = _LOWEST[high] & ~_LOWEST[low]
         return np.asarray((wanted & ~self._lanes[lane, self._column[event]]) != 0)
+
+    def misses_some(self, event: int, lane: Ints) -> NDArray[np.bool_]:
+        """Which of these lanes do not know that all of its groups are done."""
+        whole = _LOWEST[len(self._told[event])]
+        return np.asarray(_lines(self._lanes, lane)[:, self._column[event]] != whole)
 
     def wait(self, event: int, lane: Ints, low: Ints, high: Ints) -> None:
         """These lanes, each of them once, learn that these groups are done, and what that
@@ -60,14 +67,12 @@ class Known:
         new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
         first = new.nonzero()[0]
         heard = _union(told, low[first], high[first])
-        if len(first) > 1:
-            heard = heard[np.cumsum(new) - 1]
         width = told.shape[1]
         if lane[-1] - lane[0] == len(lane) - 1:
             own = self._lanes[lane[0] : lane[-1] + 1, :width]
-            np.bitwise_or(own, heard, out=own)
+            own |= heard[np.cumsum(new) - 1] if len(first) > 1 else heard
         else:
-            self._lanes[lane, :width] |= heard
+            self._lanes[lane, :width] |= heard[np.cumsum(new) - 1]
 
     def forget(self, event: int) -> None:
         """Nobody will wait for this event any more."""
@@ -76,11 +81,17 @@ class Known:
     def _compact(self) -> None:
         """Move the words that are still of use to the front."""
         kept = np.array(list(self._column.values()), dtype=np.int64)  # ascending
-        width = max(64, 2 * len(kept))
+        width = len(kept) + SPARE
         self._lanes = _moved(self._lanes, kept, width)
         self._told = {event: _moved(told, kept, width) for event, told in self._told.items()}
         self._column = {event: at for at, event in enumerate(self._column)}
         self._end = len(kept)
+
+
+def _lines(table: Words, ascending: Ints) -> Words:
+    """Some lines of a table; without a copy where they are neighbours."""
+    first, last = ascending[0], ascending[-1]
+    return table[first : last + 1] if last - first == len(ascending) - 1 else table[ascending]
 
 
 def _moved(table: Words, kept: Ints, width: int) -> Words:

@@ -99,6 +99,8 @@ class Selector:
         found: list[int] = []
         least = float("inf")
         fits = [n for n, o in enumerate(choice) if device.holds(o.arena_bytes, o.registers)]
+        if len(fits) == 1:
+            return tuple(fits)
         times = {
             n: (alone_ns(self.cost, choice[n], device), busy_ns(self.cost, choice[n], device))
             for n in fits

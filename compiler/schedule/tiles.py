@@ -38,6 +38,9 @@ class Tiles:
         self._boxes = boxes
         self._digits = _grid(boxes)
         self._forward: list[int] = []
+        self.periods = (
+            _periods(boxes) if self._digits is None else {digit.period for digit in self._digits}
+        )
         if self._digits is None:
             goes_on = (np.diff(boxes.start, axis=0) >= 0) & (np.diff(boxes.stop, axis=0) >= 0)
             self._forward = np.flatnonzero(goes_on.all(axis=0)).tolist()
@@ -47,7 +50,9 @@ class Tiles:
         if none does.
         """
         low, high = self._by_digits(wanted) if self._digits is not None else self._searched(wanted)
-        nothing = (wanted.start >= wanted.stop).any(axis=1) | (low >= high)
+        nothing = low >= high
+        for axis in range(wanted.start.shape[1]):
+            nothing |= wanted.start[:, axis] >= wanted.stop[:, axis]
         if nothing.any():
             low, high = np.where(nothing, 0, low), np.where(nothing, 0, high)
         return low, high
@@ -119,6 +124,15 @@ def _grid(boxes: Boxes) -> list[Digit] | None:
         if not _repeats(boxes, digit):
             return None
     return digits if size == 1 or boxes.tasks == 1 else None
+
+
+def _periods(boxes: Boxes) -> set[int]:
+    """After how many tasks each axis goes on."""
+    found = set()
+    for axis in range(boxes.start.shape[1]):
+        turns = (boxes.start[1:, axis] != boxes.start[:-1, axis]).nonzero()[0] + 1
+        found.add(int(np.gcd.reduce(turns, initial=0)) or boxes.tasks)
+    return found
 
 
 def _distinct(ascending: Ints) -> int:

@@ -132,7 +132,7 @@ def measure(levels: int, target: Target) -> Measured:
 
 
 @click.command()
-@click.option("--levels", default=510, show_default=True, help="Levels of the smaller graph.")
+@click.option("--levels", default=500, show_default=True, help="Levels of the smaller graph.")
 @click.option("--target", default="h200", show_default=True)
 @click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures here.")
 def main(levels: int, target: str, path: str | None) -> None:

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from program_support import planned_steps, random_steps, vector
 
-from ramforge.compiler.plan import Events, Kind, Part, Plan, Row, Rows, compress, roughness
+from ramforge.compiler.plan import (
+    Events,
+    Kind,
+    Part,
+    Plan,
+    Row,
+    Rows,
+    compress,
+    is_rough,
+    roughness,
+)
 
 Ints = NDArray[np.int64]
 Line = tuple[Kind, int, int, int, int]  # kind, what, lane, first, units
@@ -87,7 +97,9 @@ def greedy_rows(part: Part) -> int:
 @settings(max_examples=120, deadline=None)
 @given(parts())
 def test_rows_are_as_few_as_one_after_the_other_gives(part: Part) -> None:
-    assert len(compress([part])) == greedy_rows(part) == roughness(*part[2:])
+    rows = greedy_rows(part)
+    assert len(compress([part])) == rows == roughness(*part[2:])
+    assert [is_rough(most, *part[2:]) for most in range(1, 9)] == [rows > m for m in range(1, 9)]
 
 
 def test_neighbours_that_take_equal_shares_in_turn_are_one_row() -> None:
