@@ -279,7 +279,7 @@ def is_rough(most: int, lane: Ints, first: Ints, units: Ints) -> bool:
 
 def _differ(lane: Ints, first: Ints, units: Ints) -> NDArray[np.bool_]:
     """Of each entry but the first whether it is another piece than the one before it."""
-    found = (first[1:] != first[:-1]) | (units[1:] != units[:-1])
+    found: NDArray[np.bool_] = (first[1:] != first[:-1]) | (units[1:] != units[:-1])
     found |= lane[1:] - lane[:-1] != 1
     return found
 

@@ -152,6 +152,7 @@ def main(levels: int, target: str, path: str | None) -> None:
     if path:
         names = rows[0].__slots__
         table = [{name: getattr(row, name) for name in names} for row in rows]
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps({"format": 1, "graphs": table}, indent=2) + "\n")
 
 
