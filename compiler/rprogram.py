@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from ramforge.compiler.expressions.regions import Boxes
 from ramforge.compiler.ir import Array
 
+# The overhead of a task that goes straight from its loads to its stores, without the arena; a guess
+# until it is measured.
+SHORT_START = 0.7
 FEW_REGISTERS = 48  # what a body without a register tile makes do with
 
 
@@ -46,7 +49,7 @@ class TaskCost:
 
     ``read_bytes`` counts what comes through the caches, ``constant_bytes`` the task's part of the
     weights, which come from memory once. ``efficiency`` is the part of the peak rate that the inner
-    loop could reach.
+    loop could reach, ``overhead`` what starting such a task takes of the device's own figure.
     """
 
     flops: float
@@ -54,6 +57,7 @@ class TaskCost:
     written_bytes: float
     constant_bytes: float = 0.0
     efficiency: float = 0.5
+    overhead: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from ramforge.compiler.expressions.index import Var
 from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.text import literal
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import Body, Candidate, Design, TaskCost
+from ramforge.compiler.rprogram import SHORT_START, Body, Candidate, Design, TaskCost
 from ramforge.kernels import space
 
 _JOINS = {
@@ -54,6 +54,7 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
         elements * depth * (1.0 + operations),
         space.bytes_touched(reads, placed),
         elements * placed.target.dtype.itemsize,
+        overhead=SHORT_START,
     )
     design = Design(body, tiling.tasks, reads, writes, cost)
     return (Candidate(tiling.tasks, cost, 0, lambda: design),)

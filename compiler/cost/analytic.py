@@ -36,7 +36,7 @@ class AnalyticCost:
             near, far = target.l2_gb_per_s / sms, target.memory_gb_per_s / sms
         moved = cost.read_bytes + cost.written_bytes
         busy = max(cost.flops / rate, moved / near, cost.constant_bytes / far)
-        return target.task_ns + busy
+        return cost.overhead * target.task_ns + busy
 
     def key(self, work: Work) -> Hashable:
         return work.cost
