@@ -51,12 +51,12 @@ class Known:
     def misses(self, event: int, lane: Ints, low: Ints, high: Ints) -> NDArray[np.bool_]:
         """Which of these lanes do not know that these groups are done."""
         wanted = _LOWEST[high] & ~_LOWEST[low]
-        return np.asarray((wanted & ~self._lanes[lane, self._column[event]]) != 0)
+        return np.asarray((wanted & ~_lines(self._lanes[:, self._column[event]], lane)) != 0)
 
     def misses_some(self, event: int, lane: Ints) -> NDArray[np.bool_]:
         """Which of these lanes do not know that all of its groups are done."""
         whole = _LOWEST[len(self._told[event])]
-        return np.asarray(_lines(self._lanes, lane)[:, self._column[event]] != whole)
+        return np.asarray(_lines(self._lanes[:, self._column[event]], lane) != whole)
 
     def wait(self, event: int, lane: Ints, low: Ints, high: Ints) -> None:
         """These lanes, each of them once, learn that these groups are done, and what that

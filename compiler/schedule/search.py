@@ -4,7 +4,9 @@ of several plans take the one that is predicted to be done first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -115,15 +117,31 @@ def plan(
     sizes: Sizes,
 ) -> Scheduled:
     """One plan by one policy for rOperators whose variants and stages are chosen."""
-    arranged = policy.arrange(operators, stages, cost)
-    steps = arranged.steps
-    memory = plan_memory(graph, operators, steps, sizes(operators), policy.slack)
-    made = policy.synchronise(operators, arranged, conflicts(memory, operators, steps))
+    with _no_collection():
+        arranged = policy.arrange(operators, stages, cost)
+        steps = arranged.steps
+        memory = plan_memory(graph, operators, steps, sizes(operators), policy.slack)
+        made = policy.synchronise(operators, arranged, conflicts(memory, operators, steps))
     return Scheduled(operators, made, memory, target, cost)
 
 
-def fixed(operators: Sequence[ROperator], policy: Policy, target: Target, cost: CostModel
-          ) -> tuple[Stage, ...]:  # fmt: skip
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A large plan is hundreds of thousands of small arrays, none of them in a circle: looking for
+    circles again and again takes a twentieth of the time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def fixed(
+    operators: Sequence[ROperator], policy: Policy, target: Target, cost: CostModel
+) -> tuple[Stage, ...]:
     """The stages of rOperators that have one variant each."""
     choices = [(operator.variant,) for operator in operators]
     waves = levels(

@@ -110,7 +110,7 @@ def _grid(boxes: Boxes) -> list[Digit] | None:
     digits = []
     for axis in range(boxes.start.shape[1]):
         start, stop = boxes.start[:, axis], boxes.stop[:, axis]
-        turns = ((start[1:] != start[:-1]) | (stop[1:] != stop[:-1])).nonzero()[0] + 1
+        turns = (start[1:] != start[:-1]).nonzero()[0] + 1
         period = int(np.gcd.reduce(turns)) if len(turns) else boxes.tasks
         pieces = _distinct(start[::period])
         digits.append(Digit(axis, period, start[: pieces * period : period],
