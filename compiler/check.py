@@ -319,9 +319,9 @@ class _Replay:
         own, other = self._runs[number], self._runs[source]
         written = self._operators[source].variant.writes[name]
         if name not in self._made:
-            self._made[name] = _around(written, other)
+            self._made[name] = written.around(other.first)
         doubtful = other.unfinished(clock)
-        _meeting(doubtful, _around(boxes, own), self._made[name])
+        _meeting(doubtful, boxes.around(own.first), self._made[name])
         if not doubtful.any():
             return
         for run, behind in zip(*np.nonzero(doubtful), strict=True):
@@ -373,14 +373,6 @@ class _LaunchState:
             groups, group = int(self._events.groups[what]), int(self._events.group[what])
             self.clocks.signal(what, groups, group, entries)
         self.clocks.pass_rows(entries, self._offset)
-
-
-def _around(boxes: Boxes, runs: Runs) -> Boxes:
-    """The box around all tasks of each run."""
-    if len(runs.first) == boxes.tasks:
-        return boxes
-    start = np.minimum.reduceat(boxes.start, runs.first, axis=0)
-    return Boxes(start, np.maximum.reduceat(boxes.stop, runs.first, axis=0))
 
 
 def _tasks(boxes: Boxes, runs: Runs, run: int) -> Boxes:

@@ -34,6 +34,13 @@ class Boxes:
     def tasks(self) -> int:
         return int(self.start.shape[0])
 
+    def around(self, first: Ints) -> Boxes:
+        """The box around the tasks of each run; runs begin at these tasks and leave none out."""
+        if len(first) == self.tasks:
+            return self
+        start = np.minimum.reduceat(self.start, first, axis=0)
+        return Boxes(start, np.maximum.reduceat(self.stop, first, axis=0))
+
     def merged(self, other: Boxes) -> Boxes:
         """The smallest boxes that hold both."""
         return Boxes(np.minimum(self.start, other.start), np.maximum(self.stop, other.stop))

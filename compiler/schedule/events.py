@@ -31,7 +31,7 @@ from ramforge.compiler.rprogram import ROperator
 from ramforge.compiler.schedule.arrangement import Arrangement, Share, Stage, place, writers
 from ramforge.compiler.schedule.known import MOST_GROUPS, Known
 from ramforge.compiler.schedule.policy import Conflicts, Operators, Policy
-from ramforge.compiler.schedule.tiles import Tiles, around
+from ramforge.compiler.schedule.tiles import Tiles
 from ramforge.compiler.schedule.waves import task_times
 
 # Of one need. More of them would be more exact, and longer to look through.
@@ -135,7 +135,7 @@ class _Finder:
             if source is None:
                 continue
             tiles = self._tiles_of(name, source)
-            low, high = tiles.touching(around(boxes, share.first))
+            low, high = tiles.touching(boxes.around(share.first))
             if (low < high).any():
                 yield source, low, high
 

@@ -7,7 +7,7 @@ waits for. It serves ``auto``, ``inspect``, the benchmark of schedules and the t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -23,14 +23,12 @@ Times = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Timeline:
-    """Runs and waits of all lanes as columns, in nanoseconds from the start of the program.
+class Spans:
+    """Runs and waits of lanes as columns, in nanoseconds from the start of the program.
 
     ``kind`` is RUN or WAIT; ``what`` an rOperator, or the event that is waited for.
     """
 
-    launch_ns: Times  # how long each launch takes, with the launch itself
-    units: Ints  # the lanes of each launch
     launch: Ints
     lane: Ints
     kind: Ints
@@ -39,6 +37,14 @@ class Timeline:
     count: Ints
     start: Times
     end: Times
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline(Spans):
+    """All that the lanes of a plan do."""
+
+    launch_ns: Times  # how long each launch takes, with the launch itself
+    units: Ints  # the lanes of each launch
 
     @property
     def makespan_ns(self) -> float:
@@ -69,7 +75,7 @@ def simulate(
     """Predict the times of a plan."""
     sync = cost.sync(target)
     active = _active(plan, len(operators))
-    parts: list[_Part] = []
+    parts: list[Spans] = []
     launch_ns = []
     begin = 0.0
     for number, launch in enumerate(plan.launches):
@@ -79,24 +85,10 @@ def simulate(
         parts += run.parts
     columns = {
         name: np.concatenate([getattr(part, name) for part in parts] or [np.zeros(0)])
-        for name in ("launch", "lane", "kind", "what", "first", "count", "start", "end")
+        for name in (field.name for field in fields(Spans))
     }
     units = np.array([launch.lanes for launch in plan.launches], dtype=np.int64)
-    return Timeline(np.array(launch_ns), units, **columns)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """What one row adds to a timeline."""
-
-    launch: Ints
-    lane: Ints
-    kind: Ints
-    what: Ints
-    first: Ints
-    count: Ints
-    start: Times
-    end: Times
+    return Timeline(**columns, launch_ns=np.array(launch_ns), units=units)
 
 
 def _active(plan: Plan, operators: int) -> list[int]:
@@ -144,7 +136,7 @@ class _LaunchRun:
         self._group = launch.events.group.tolist()
         # waits that follow each other poll together: when the first of them began
         self._waiting_since = np.full(launch.lanes, np.nan)
-        self.parts: list[_Part] = []
+        self.parts: list[Spans] = []
 
     def go(self) -> float:
         """How long the launch takes."""
@@ -197,7 +189,7 @@ class _LaunchRun:
         same = np.ones(len(entries.lane), dtype=np.int64)
         end = self._time[entries.lane]
         self.parts.append(
-            _Part(
+            Spans(
                 same * self._number,
                 entries.lane,
                 same * int(kind),

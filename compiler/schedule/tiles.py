@@ -95,14 +95,6 @@ class Tiles:
         return first, last
 
 
-def around(boxes: Boxes, first: Ints) -> Boxes:
-    """The box around the tasks of each run; the runs begin at these tasks and leave none out."""
-    if len(first) == boxes.tasks:
-        return boxes
-    start = np.minimum.reduceat(boxes.start, first, axis=0)
-    return Boxes(start, np.maximum.reduceat(boxes.stop, first, axis=0))
-
-
 def _grid(boxes: Boxes) -> list[Digit] | None:
     """The digits of a grid of non-empty boxes, the slowest first; None if it is none."""
     if (boxes.start >= boxes.stop).any():

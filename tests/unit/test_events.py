@@ -28,7 +28,7 @@ from ramforge.compiler.plan import Kind, Launch
 from ramforge.compiler.schedule import tiles
 from ramforge.compiler.schedule.events import MOST_ROWS
 from ramforge.compiler.schedule.known import MOST_GROUPS, Known
-from ramforge.compiler.schedule.tiles import Tiles, around
+from ramforge.compiler.schedule.tiles import Tiles
 
 UNITS = (1, 2, 3, 7, 40)
 Ints = NDArray[np.int64]
@@ -116,7 +116,7 @@ def test_the_box_around_a_run_holds_the_boxes_of_its_tasks(seed: int) -> None:
     step = Step((int(random.integers(1, 30)),), ())
     boxes = read_boxes(step, list(Pattern)[seed % len(Pattern)], (37, 5))
     first = np.unique(np.append(0, random.integers(0, step.tasks, 4)))
-    found = around(boxes, first)
+    found = boxes.around(first)
     for line, (begin, end) in enumerate(pairwise([*first.tolist(), step.tasks])):
         assert found.start[line].tolist() == boxes.start[begin:end].min(axis=0).tolist()
         assert found.stop[line].tolist() == boxes.stop[begin:end].max(axis=0).tolist()
