@@ -17,6 +17,7 @@ from ramforge.compiler.cost.analytic import AnalyticCost
 from ramforge.compiler.cost.tuned import TunedCost
 from ramforge.compiler.device import DEFAULT_TARGET, Target, find_target
 from ramforge.compiler.errors import ArtifactError
+from ramforge.compiler.ir import Array
 from ramforge.compiler.pipeline import Program, compile_graph
 from ramforge.compiler.schedule import DEFAULT_SCHEDULE
 
@@ -33,6 +34,7 @@ def compile(
     output: str | os.PathLike[str] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     dims: Mapping[str, int] | None = None,
+    values: Mapping[str, Array] | None = None,
     schedule: str = DEFAULT_SCHEDULE,
     tuning: str | os.PathLike[str] | None = None,
 ) -> Artifact:
@@ -48,7 +50,7 @@ def compile(
     chosen = find_target(target) if isinstance(target, str) else target
     measured = tuning_file.read(tuning, chosen) if tuning is not None else None
     log.info("reading the model")
-    graph = import_model(model, shapes=shapes or {}, dims=dims or {})
+    graph = import_model(model, shapes=shapes or {}, dims=dims or {}, values=values or {})
     log.info("compiling %s for %s", counted(len(graph.nodes), "node"), chosen.name)
     cost = TunedCost(AnalyticCost(), measured, chosen) if measured else AnalyticCost()
     program = compile_graph(graph, chosen, schedule, cost=cost)

@@ -22,12 +22,14 @@ from ramforge.compiler.frontend.dimensions import bind
 from ramforge.compiler.frontend.expand import expand
 from ramforge.compiler.frontend.fold import Inferred, infer_and_fold
 from ramforge.compiler.frontend.load import load
-from ramforge.compiler.ir import Graph
+from ramforge.compiler.frontend.values import deciding_inputs, give
+from ramforge.compiler.ir import Array, Graph
 
-__all__ = ["import_model"]
+__all__ = ["deciding_inputs", "import_model"]
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 _NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+_NO_VALUES: Mapping[str, Array] = MappingProxyType({})
 
 
 def import_model(
@@ -35,15 +37,17 @@ def import_model(
     *,
     shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES,
     dims: Mapping[str, int] = _NOTHING,
+    values: Mapping[str, Array] = _NO_VALUES,
 ) -> Graph:
     """Read a model and bring it into the compiler's own form.
 
-    ``dims`` gives named dimensions their sizes, ``shapes`` whole inputs. Raises ArtifactError for a
+    ``dims`` gives named dimensions their sizes, ``shapes`` whole inputs, and ``values`` makes inputs
+    constants. Raises ArtifactError for a
     path that cannot be read, InvalidModel for what is not an ONNX model, CompileError for shapes
     that do not fit it, and UnsupportedModel with everything the compiler cannot do.
     """
     is_path = not isinstance(model, onnx.ModelProto)
-    simplified = _simplify(model, shapes, dims)
+    simplified = _simplify(model, shapes, dims, values)
     name = Path(simplified.model.name).stem if is_path else simplified.model.name
     return build(simplified, name)
 
@@ -52,9 +56,10 @@ def _simplify(
     model: str | os.PathLike[str] | onnx.ModelProto,
     shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES,
     dims: Mapping[str, int] = _NOTHING,
+    values: Mapping[str, Array] = _NO_VALUES,
 ) -> Inferred:
     """Everything before the Graph is built; its proto still runs in other tools."""
-    slim = convert(check(bind(load(model), shapes, dims)))
+    slim = convert(check(bind(give(load(model), values), shapes, dims)))
     while True:
         inferred = infer_and_fold(slim)
         slim = expand(inferred.model)
