@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from ramforge.codegen import render as rendering
 from ramforge.codegen import weights as weights_file
 from ramforge.compiler import dump
 from ramforge.compiler.errors import ArtifactError
+from ramforge.compiler.ir import DType
 from ramforge.compiler.pipeline import PASSES, Program
 from ramforge.compiler.version import VERSION
 
@@ -35,6 +38,11 @@ class Port:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The type of an array for it."""
+        return DType.named(self.dtype).numpy
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from ramforge.codegen import tables
+from ramforge.codegen import parts, tables
 from ramforge.codegen.weights import Weights
 from ramforge.compiler.ir import Graph
 from ramforge.compiler.pipeline import Program
@@ -23,7 +23,7 @@ from ramforge.compiler.plan import Kind, Plan
 from ramforge.compiler.rprogram import Body
 from ramforge.compiler.version import VERSION
 
-_BEFORE_FAMILIES = (
+_ALWAYS = (
     "platform.cuh",
     "sync.cuh",
     "math.cuh",
@@ -74,13 +74,12 @@ def _context(program: Program, weights: Weights, names: Names) -> dict[str, Any]
         kernels.index(launch.shape.blocks_per_sm) for launch in program.plan.launches
     ]
     rows = tables.tables(program.plan, program.operators, numbers_of_kernels)
-    families = [_kernel(name) for name in program.libraries]
     return {
         **_header(program, weights, names),
         **_ports(program.graph),
         "roperator_names": [c_string(op.name) for op in program.operators] or ['""'],
         "constants": _constants(program, weights, names),
-        "library": [*(_library(name) for name in _BEFORE_FAMILIES), *families],
+        "library": [*(_library(name) for name in _ALWAYS), *parts.named(_named(program))],
         "bodies": bodies,
         "operands": operands,
         "operators": operators,
@@ -124,8 +123,11 @@ def _library(name: str) -> str:
     return (resources.files("ramforge.kernels.lib") / name).read_text(encoding="utf-8")
 
 
-def _kernel(name: str) -> str:
-    return (resources.files("ramforge.kernels") / name).read_text(encoding="utf-8")
+def _named(program: Program) -> str:
+    """Everything that names parts of the library."""
+    texts = {operator.variant.body.text for operator in program.operators}
+    texts |= {operator.variant.body.prefetch for operator in program.operators}
+    return "\n".join(sorted(texts))
 
 
 def _header(program: Program, weights: Weights, names: Names) -> dict[str, Any]:

@@ -22,6 +22,8 @@ _TYPES = {
     "float32": "F32", "float64": "F64", "bool": "BOOL",
     "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
     "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
+    "float16": "F16", "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
 }  # fmt: skip
 
 
@@ -39,7 +41,7 @@ def gather(arrays: Mapping[str, Array], offsets: Mapping[str, int], nbytes: int)
     digest = hashlib.sha256()
     for name, array in arrays.items():
         digest.update(f"{name}:{array.shape}:{array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(_bytes(array))
     return Weights(arrays, offsets, nbytes, digest.hexdigest())
 
 
@@ -54,7 +56,9 @@ def write(weights: Weights, file: IO[bytes]) -> None:
             header[f"{PADDING}.{number}"] = _entry("U8", (start - end,), end, start)
             chunks.append(bytes(start - end))
         end = start + array.nbytes
-        header[_unreserved(name)] = _entry(_TYPES[array.dtype.name], array.shape, start, end)
+        header[_unreserved(name)] = _entry(
+            _TYPES.get(array.dtype.name, "U8"), array.shape, start, end
+        )
         chunks.append(array)
     if weights.nbytes > end:
         header[f"{PADDING}.end"] = _entry("U8", (weights.nbytes - end,), end, weights.nbytes)
@@ -64,7 +68,12 @@ def write(weights: Weights, file: IO[bytes]) -> None:
     file.write(len(text).to_bytes(8, "little"))
     file.write(text)
     for chunk in chunks:
-        file.write(chunk if isinstance(chunk, bytes) else np.ascontiguousarray(chunk).data)
+        file.write(chunk if isinstance(chunk, bytes) else _bytes(chunk))
+
+
+def _bytes(array: Array) -> memoryview:
+    # the buffer protocol does not know all of our types
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _unreserved(name: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,10 +22,22 @@ Array = NDArray[Any]
 
 
 class DType(enum.Enum):
-    """An element type: its ONNX name, its C name in the emitted text and its NumPy type."""
+    """An element type: its ONNX name, its C name in the emitted text and its NumPy type.
+
+    A type with a fourth entry is only a way to store numbers: C computes with that other type, and
+    rounds after every operation. Types of less than a byte take a byte each.
+    """
 
     FLOAT32 = ("float32", "float", "float32")
     FLOAT64 = ("float64", "double", "float64")
+    FLOAT16 = ("float16", "rf_half", "float16", "float")
+    BFLOAT16 = ("bfloat16", "rf_bfloat16", ml_dtypes.bfloat16, "float")
+    FLOAT8E4M3FN = ("float8e4m3fn", "rf_float8e4m3fn", ml_dtypes.float8_e4m3fn, "float")
+    FLOAT8E4M3FNUZ = ("float8e4m3fnuz", "rf_float8e4m3fnuz", ml_dtypes.float8_e4m3fnuz, "float")
+    FLOAT8E5M2 = ("float8e5m2", "rf_float8e5m2", ml_dtypes.float8_e5m2, "float")
+    FLOAT8E5M2FNUZ = ("float8e5m2fnuz", "rf_float8e5m2fnuz", ml_dtypes.float8_e5m2fnuz, "float")
+    FLOAT8E8M0 = ("float8e8m0", "rf_float8e8m0", ml_dtypes.float8_e8m0fnu, "float")
+    FLOAT4E2M1 = ("float4e2m1", "rf_float4e2m1", ml_dtypes.float4_e2m1fn, "float")
     INT8 = ("int8", "signed char", "int8")
     INT16 = ("int16", "short", "int16")
     INT32 = ("int32", "int", "int32")
@@ -33,12 +46,17 @@ class DType(enum.Enum):
     UINT16 = ("uint16", "unsigned short", "uint16")
     UINT32 = ("uint32", "unsigned int", "uint32")
     UINT64 = ("uint64", "unsigned long long", "uint64")
+    INT4 = ("int4", "rf_int4", ml_dtypes.int4, "int")
+    UINT4 = ("uint4", "rf_uint4", ml_dtypes.uint4, "int")
+    INT2 = ("int2", "rf_int2", ml_dtypes.int2, "int")
+    UINT2 = ("uint2", "rf_uint2", ml_dtypes.uint2, "int")
     BOOL = ("bool", "bool", "bool")
 
-    def __init__(self, label: str, c_name: str, numpy_name: str) -> None:
+    def __init__(self, label: str, c_name: str, numpy: Any, c_compute: str = "") -> None:
         self.label = label
         self.c_name = c_name
-        self.numpy: np.dtype[Any] = np.dtype(numpy_name)
+        self.c_compute = c_compute or c_name
+        self.numpy: np.dtype[Any] = np.dtype(numpy)
 
     @property
     def itemsize(self) -> int:
@@ -46,16 +64,33 @@ class DType(enum.Enum):
 
     @property
     def is_float(self) -> bool:
-        return self in (DType.FLOAT32, DType.FLOAT64)
+        return "float" in self.label
+
+    @property
+    def is_stored_only(self) -> bool:
+        """Whether C computes with another type."""
+        return self.c_compute != self.c_name
+
+    @property
+    def wide(self) -> DType:
+        """The type that it is computed in."""
+        if not self.is_stored_only:
+            return self
+        return DType.FLOAT32 if self.is_float else DType.INT32
+
+    @staticmethod
+    def named(label: str) -> DType:
+        """The DType of an ONNX name in small letters; KeyError if there is none."""
+        return _BY_LABEL[label]
 
     @staticmethod
     def of(array_or_dtype: Any) -> DType:
         """The DType of a NumPy array or dtype; KeyError if there is none."""
-        dtype = np.dtype(getattr(array_or_dtype, "dtype", array_or_dtype))
-        for candidate in DType:
-            if candidate.numpy == dtype:
-                return candidate
-        raise KeyError(str(dtype))
+        return _BY_NUMPY[np.dtype(getattr(array_or_dtype, "dtype", array_or_dtype))]
+
+
+_BY_LABEL = {dtype.label: dtype for dtype in DType}
+_BY_NUMPY = {dtype.numpy: dtype for dtype in DType}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ class Lowered:
     target: Target
     nodes: tuple[Node, ...]
     candidates: tuple[tuple[Candidate, ...], ...]
-    libraries: tuple[str, ...]
 
     def realise(self, options: tuple[int, ...]) -> tuple[ROperator, ...]:
         """The rOperators, if each node takes the candidate of this number."""
@@ -50,15 +49,13 @@ def lower(graph: Graph, target: Target, offer: Offer = all_of_them) -> Lowered:
     """``offer`` may leave out some of the candidates of a node."""
     nodes: list[Node] = []
     candidates: list[tuple[Candidate, ...]] = []
-    libraries: set[str] = set()
     for node in graph.nodes:
         if graph.tensor(node.outputs[0]).size == 0:
             continue  # nothing to compute
         placed = place(node, graph)
         nodes.append(node)
         candidates.append(offer(registry.candidates_of(placed, target)))
-        libraries.add(registry.family_of(placed).library)
-    return Lowered(graph, target, tuple(nodes), tuple(candidates), tuple(sorted(libraries - {""})))
+    return Lowered(graph, target, tuple(nodes), tuple(candidates))
 
 
 def _named(design: Design, node: Node, graph: Graph) -> Variant:

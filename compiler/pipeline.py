@@ -74,7 +74,6 @@ class Program:
     plan: Plan
     memory: Memory
     target: Target
-    libraries: tuple[str, ...]
     weights: Mapping[str, Array]
     timeline: Timeline
 
@@ -137,7 +136,6 @@ def finish(found: Scheduled, lowered: Lowered) -> Program:
         plan,
         memory,
         target,
-        lowered.libraries,
         _weights(graph, operators),
         found.timeline,
     )

@@ -61,15 +61,13 @@ def names() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A kernel family: the kinds of computation it carries out, as C++ in ``library`` and as
-    designs to choose from.
+    """A kernel family: the kinds of computation it carries out, as designs to choose from.
 
     Families are asked in the order of ``rank``; the first that ``fits`` carries it out.
     """
 
     name: str
     rank: int
-    library: str
     fits: Callable[[Placed], bool]
     candidates: Callable[[Placed, Target], tuple[Candidate, ...]]
 

@@ -402,4 +402,4 @@ def _store_lines(product: Product, names: dict[Var, str]) -> list[str]:
     return [*lines, *writer.statements, f"y[{place}] = {result};"]
 
 
-register_family(Family("contract", 10, "contract.cuh", fits, candidates))
+register_family(Family("contract", 10, fits, candidates))

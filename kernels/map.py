@@ -56,4 +56,4 @@ def _text(placed: Placed, tiling: space.Tiling) -> str:
     return "\n".join(lines)
 
 
-register_family(Family("map", 90, "", fits, candidates))
+register_family(Family("map", 90, fits, candidates))

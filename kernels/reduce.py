@@ -130,4 +130,4 @@ def _rows_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) ->
     return "\n".join(lines)
 
 
-register_family(Family("reduce", 80, "", fits, candidates))
+register_family(Family("reduce", 80, fits, candidates))

@@ -72,4 +72,4 @@ def _text(placed: Placed, tiling: space.Tiling, columns: tuple[Var, ...]) -> str
     return "\n".join(lines)
 
 
-register_family(Family("row", 70, "row.cuh", fits, candidates))
+register_family(Family("row", 70, fits, candidates))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ramforge.codegen.artifact import Files, Port
 from ramforge.compiler.errors import ArtifactError
-from ramforge.compiler.ir import Array
+from ramforge.compiler.ir import Array, DType
 
 # NumPy's own format functions; its older releases left them without types.
 _NPY: Any = np.lib.format
@@ -69,10 +69,10 @@ def made_up(ports: Sequence[Port], seed: int) -> dict[str, Array]:
     generator = np.random.default_rng(seed)
     inputs: dict[str, Array] = {}
     for port in ports:
-        dtype = np.dtype(port.dtype)
-        if dtype.kind == "f":
+        kind, dtype = DType.named(port.dtype), port.numpy
+        if kind.is_float:
             inputs[port.name] = generator.standard_normal(port.shape).astype(dtype)
-        elif dtype.kind == "b":
+        elif kind is DType.BOOL:
             inputs[port.name] = generator.integers(0, 2, port.shape).astype(dtype)
         else:
             inputs[port.name] = generator.integers(0, LARGEST_MADE_UP, port.shape).astype(dtype)

@@ -55,9 +55,7 @@ class RamforgeRep(BackendRep):  # type: ignore[misc]
                 "    fix: give them in the order of the model's inputs, or by name"
             )
         names = [value.name for value in self._inputs]
-        return {
-            name: _array(name, value) for name, value in zip(names, given, strict=False)
-        }
+        return {name: _array(name, value) for name, value in zip(names, given, strict=False)}
 
     def _session(self, arrays: dict[str, Array]) -> Session:
         shapes = {name: array.shape for name, array in arrays.items()}
@@ -70,9 +68,7 @@ class RamforgeRep(BackendRep):  # type: ignore[misc]
                 raise
             return self._compiled(shapes, values)
 
-    def _compiled(
-        self, shapes: dict[str, tuple[int, ...]], values: dict[str, Array]
-    ) -> Session:
+    def _compiled(self, shapes: dict[str, tuple[int, ...]], values: dict[str, Array]) -> Session:
         key = (
             tuple(sorted(shapes.items())),
             tuple((name, str(array.dtype), array.tobytes()) for name, array in values.items()),

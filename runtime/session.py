@@ -116,10 +116,10 @@ def _checked(port: Port, inputs: Mapping[str, Array]) -> Array:
             f"input {port.name!r} is missing\n    fix: give a {port.dtype} array of shape {shape}"
         )
     array = np.asarray(inputs[port.name])
-    if array.dtype != np.dtype(port.dtype):
+    if array.dtype != port.numpy:
         raise ShapeError(
             f"input {port.name!r}: got {array.dtype}, compiled for {port.dtype}\n"
-            f"    fix: {port.name}.astype({port.dtype!r})"
+            f"    fix: {port.name}.astype({port.numpy.name!r})"
         )
     if array.shape != port.shape:
         raise ShapeError(_shape_message(port, array.shape))

@@ -124,11 +124,38 @@ def broadcast_load(slot: int, tensor: Tensor, axes: tuple[Index, ...]) -> Expr:
 
 def computed(node: Node, computation: Computation) -> Node:
     """The node with this computation; each input is named once, those not read are dropped."""
-    computation = _without_empty_fold(computation)
+    computation = _widened(_without_empty_loads(_without_empty_fold(computation)))
     slots = sorted({load.slot for load in computation.loads()})
     kept = tuple(dict.fromkeys(node.inputs[slot] for slot in slots))
     moved = renumber(computation, {slot: kept.index(node.inputs[slot]) for slot in slots})
     return replace(node, inputs=kept).with_attrs(computation=moved)
+
+
+def _widened(computation: Computation) -> Computation:
+    """Numbers of a type that is only stored are combined in the type they are computed in."""
+    stored = computation.value.dtype
+    if computation.is_map or not stored.is_stored_only:
+        return computation
+    value = computation.value
+    if isinstance(value, terms.Apply) and value.name == "mul":
+        value = terms.apply("mul", *(terms.cast_to(arg, stored.wide) for arg in value.args))
+    else:
+        value = terms.cast_to(value, stored.wide)
+    rounded = terms.cast_to(terms.hole(stored.wide), stored)
+    return replace(
+        computation, value=value, finish=terms.rewrite(computation.result, filled=rounded)
+    )
+
+
+def _without_empty_loads(computation: Computation) -> Computation:
+    """What is read from a tensor without elements lies outside of it."""
+    if all(math.prod(load.shape) for load in computation.loads()):
+        return computation
+
+    def change(load: terms.Load) -> Expr:
+        return load if math.prod(load.shape) else terms.const(load.fill or 0, load.dtype)
+
+    return rewritten(computation, change)
 
 
 def identity(kind: str, dtype: DType) -> terms.Scalar:
@@ -139,7 +166,7 @@ def identity(kind: str, dtype: DType) -> terms.Scalar:
         return kind == MINIMUM
     if dtype.is_float:
         return -math.inf if kind == MAXIMUM else math.inf
-    limits = np.iinfo(dtype.numpy)
+    limits = np.iinfo(dtype.wide.numpy)
     return int(limits.min if kind == MAXIMUM else limits.max)
 
 

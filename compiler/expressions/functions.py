@@ -30,25 +30,34 @@ def boolean(types: tuple[DType, ...]) -> DType:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A scalar function. ``c`` is a format text; ``cost`` counts it in multiplications."""
+    """A scalar function. ``c`` is a format text, in which ``{T}`` is the C name of the result's
+    type; ``cost`` counts it in multiplications. With ``typed`` the NumPy function gets the result's
+    dtype as well.
+    """
 
     name: str
     c: str
     numpy: Callable[..., Any]
     result: Result = same
     cost: int = 1
+    typed: bool = False
 
 
 _FUNCTIONS: dict[str, Function] = {}
 
 
 def define(
-    name: str, c: str, numpy: Callable[..., Any], result: Result = same, cost: int = 1
+    name: str,
+    c: str,
+    numpy: Callable[..., Any],
+    result: Result = same,
+    cost: int = 1,
+    typed: bool = False,
 ) -> Function:
     """Add a row; a second row of the same name is a mistake."""
     if name in _FUNCTIONS:
         raise ValueError(f"function {name} is defined twice")
-    _FUNCTIONS[name] = Function(name, c, numpy, result, cost)
+    _FUNCTIONS[name] = Function(name, c, numpy, result, cost, typed)
     return _FUNCTIONS[name]
 
 
@@ -56,7 +65,21 @@ def function(name: str) -> Function:
     return _FUNCTIONS[name]
 
 
-define("cast", "", lambda x: x)
+def _cast(x: Any, dtype: np.dtype[Any]) -> Any:
+    """As ``rf_integer``: what an integer cannot hold becomes the nearest it can, NaN becomes 0."""
+    x = np.asarray(x)
+    kind, wanted = DType.of(x), DType.of(dtype)
+    if not kind.is_float or wanted.is_float or wanted is DType.BOOL:
+        return x.astype(dtype)
+    limits = np.iinfo(wanted.wide.numpy)
+    wide = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
+    whole = np.clip(wide, float(limits.min), float(limits.max)).astype(wanted.wide.numpy)
+    # the largest integers are no floats: the nearest float above them does not fit
+    whole = np.where(wide >= float(limits.max), limits.max, whole)
+    return whole.astype(dtype)
+
+
+define("cast", "", _cast, typed=True)
 define("add", "({0} + {1})", np.add)
 define("sub", "({0} - {1})", np.subtract)
 define("mul", "({0} * {1})", np.multiply)

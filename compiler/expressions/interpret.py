@@ -5,6 +5,7 @@ folding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -83,11 +84,17 @@ def _node(
     if isinstance(node, Load):
         return _load(node, env, inputs, done)
     assert isinstance(node, Apply)
-    arguments = [done[id(arg)] for arg in node.args]
+    scalar = function(node.name)
+    arguments: list[Any] = [done[id(arg)] for arg in node.args]
+    if scalar.typed:
+        arguments.append(node.dtype.numpy)
+    else:
+        arguments = [
+            value.astype(arg.dtype.wide.numpy, copy=False)
+            for value, arg in zip(arguments, node.args, strict=True)
+        ]
     with np.errstate(all="ignore"):
-        return np.asarray(function(node.name).numpy(*arguments)).astype(
-            node.dtype.numpy, copy=False
-        )
+        return np.asarray(scalar.numpy(*arguments)).astype(node.dtype.numpy, copy=False)
 
 
 def _load(node: Load, env: Env, inputs: Sequence[Array], done: dict[int, Array]) -> Array:

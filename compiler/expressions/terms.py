@@ -31,6 +31,67 @@ class Expr:
     _key: str
     _loads: tuple[Load, ...] | None
 
+    def __add__(self, other: Expr | Scalar) -> Expr:
+        return apply("add", self, self._like(other))
+
+    def __radd__(self, other: Scalar) -> Expr:
+        return apply("add", self._like(other), self)
+
+    def __sub__(self, other: Expr | Scalar) -> Expr:
+        return apply("sub", self, self._like(other))
+
+    def __rsub__(self, other: Scalar) -> Expr:
+        return apply("sub", self._like(other), self)
+
+    def __mul__(self, other: Expr | Scalar) -> Expr:
+        return apply("mul", self, self._like(other))
+
+    def __rmul__(self, other: Scalar) -> Expr:
+        return apply("mul", self._like(other), self)
+
+    def __truediv__(self, other: Expr | Scalar) -> Expr:
+        return apply("divide", self, self._like(other))
+
+    def __rtruediv__(self, other: Scalar) -> Expr:
+        return apply("divide", self._like(other), self)
+
+    def __neg__(self) -> Expr:
+        return apply("neg", self)
+
+    def __lt__(self, other: Expr | Scalar) -> Expr:
+        return apply("less", self, self._like(other))
+
+    def __le__(self, other: Expr | Scalar) -> Expr:
+        return apply("less_equal", self, self._like(other))
+
+    def __gt__(self, other: Expr | Scalar) -> Expr:
+        return apply("less", self._like(other), self)
+
+    def __ge__(self, other: Expr | Scalar) -> Expr:
+        return apply("less_equal", self._like(other), self)
+
+    def __and__(self, other: Expr) -> Expr:
+        return conjunction([self, other])
+
+    def __or__(self, other: Expr) -> Expr:
+        return apply("or", self, other)
+
+    def __invert__(self) -> Expr:
+        return apply("not", self)
+
+    def equals(self, other: Expr | Scalar) -> Expr:
+        """Whether both are the same number; ``==`` asks whether they are the same expression."""
+        return apply("equal", self, self._like(other))
+
+    def cast(self, dtype: DType) -> Expr:
+        return cast_to(self, dtype)
+
+    def _like(self, other: Expr | Scalar) -> Expr:
+        if not isinstance(other, Expr):
+            return const(other, self.dtype)
+        assert other.dtype is self.dtype, f"{self.dtype.label} meets {other.dtype.label}"
+        return other
+
     @property
     def key(self) -> str:
         """A stable text of the expression, for sorting."""
@@ -173,7 +234,8 @@ def _make(
 
 def const(value: Scalar, dtype: DType) -> Expr:
     # repr(nan) is stable although nan != nan, so the text takes its place in the identity
-    return _make(Const, dtype, (dtype.numpy.type(value).item(),))
+    plain = dtype.numpy.type(value).astype(dtype.wide.numpy)
+    return _make(Const, dtype, (plain.item(),))
 
 
 def load(
@@ -193,8 +255,17 @@ def apply(name: str, *args: Expr) -> Expr:
     return _make(Apply, dtype, (name,), args)
 
 
+def convert(name: str, dtype: DType, *args: Expr) -> Expr:
+    """A function of the table whose result has the type that the caller says."""
+    return _make(Apply, dtype, (name,), args)
+
+
 def cast_to(expr: Expr, dtype: DType) -> Expr:
-    return expr if expr.dtype is dtype else _make(Apply, dtype, ("cast",), (expr,))
+    if expr.dtype is dtype:
+        return expr
+    if isinstance(expr, Const) and not expr.dtype.is_float and dtype is DType.INT64:
+        return const(expr.value, dtype)
+    return convert("cast", dtype, expr)
 
 
 def index_value(position: Index) -> Expr:
@@ -211,6 +282,22 @@ def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
     if isinstance(condition, Const):
         return yes if condition.value else no
     return apply("where", condition, yes, no)
+
+
+def larger(first: Expr, second: Expr | Scalar) -> Expr:
+    return apply("max", first, first._like(second))
+
+
+def smaller(first: Expr, second: Expr | Scalar) -> Expr:
+    return apply("min", first, first._like(second))
+
+
+def value_of(position: Index | int, dtype: DType = DType.INT64) -> Expr:
+    """An index as a number."""
+    index = ix.constant(position) if isinstance(position, int) else position
+    if index.is_const:
+        return const(index.const, dtype)
+    return cast_to(index_value(index), dtype)
 
 
 def inside(position: Index, low: int, high: int) -> Expr:

@@ -32,6 +32,8 @@ def literal(value: float | int | bool, dtype: DType) -> str:
     """A C literal that reads back as exactly this value."""
     if dtype is DType.BOOL:
         return "true" if value else "false"
+    if dtype.is_stored_only:
+        return f"(({dtype.c_name}){literal(value, dtype.wide)})"
     if dtype.is_float:
         suffix = "f" if dtype is DType.FLOAT32 else ""
         if math.isnan(value):
@@ -156,14 +158,16 @@ class Writer:
         assert isinstance(node, Apply)
         arguments = [self._texts[arg] for arg in node.args]
         if node.name == "cast":
-            if node.dtype is DType.BOOL:
-                return f"({arguments[0]} != 0)"
-            return f"({node.dtype.c_name})({arguments[0]})"
+            return _cast(arguments[0], node.args[0].dtype, node.dtype)
+        if node.name != "where":
+            arguments = [
+                _computable(text, arg.dtype) for text, arg in zip(arguments, node.args, strict=True)
+            ]
         if node.name in ("less", "less_equal"):
             arguments = [self._compared(arg, arguments[i]) for i, arg in enumerate(node.args)]
-        text = function(node.name).c.format(*arguments)
-        # C computes small integers as int; the result must wrap as its own type does
-        if not node.dtype.is_float and node.dtype.itemsize < 4 and node.dtype is not DType.BOOL:
+        text = function(node.name).c.format(*arguments, T=node.dtype.c_name)
+        # C computes small types as larger ones; the result must round or wrap as its own type does
+        if node.dtype.itemsize < 4 and node.dtype is not DType.BOOL and node.name != "where":
             return f"({node.dtype.c_name})({text})"
         return text
 
@@ -191,6 +195,24 @@ class Writer:
 
     def _condition(self, guard: Expr) -> str:
         return Writer.value(self, guard)
+
+
+def _computable(text: str, dtype: DType) -> str:
+    """What is only stored, as the type it is computed in."""
+    return f"({dtype.c_compute})({text})" if dtype.is_stored_only else text
+
+
+def _cast(text: str, old: DType, new: DType) -> str:
+    text = _computable(text, old)
+    if new is DType.BOOL:
+        return f"({text} != 0)"
+    if old.is_float and not new.is_float:
+        return f"({new.c_name})rf_integer<{new.c_compute}>({text})"
+    if old is DType.FLOAT64 and new.is_stored_only:
+        return f"({new.c_name})rf_to_odd({text})"
+    if new.is_stored_only and old.wide is not new.wide:
+        return f"({new.c_name})({new.c_compute})({text})"
+    return f"({new.c_name})({text})"
 
 
 def _appended(text: str, part: str, negative: bool) -> str:

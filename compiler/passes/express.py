@@ -10,18 +10,32 @@ from __future__ import annotations
 import numpy as np
 
 from ramforge.compiler import registry
-from ramforge.compiler.ir import Array, Graph, Node
+from ramforge.compiler.expressions.computation import computation_of
+from ramforge.compiler.expressions.steps import CONSTANT
+from ramforge.compiler.ir import Array, Graph, Node, Tensor
 
 
 def express(graph: Graph) -> Graph:
     nodes: list[Node] = []
-    empty: dict[str, Array] = {}
+    made: list[Tensor] = []
+    known: dict[str, Array] = {}
     for node in graph.nodes:
-        tensors = [graph.tensor(name) for name in node.outputs if name]
-        if all(tensor.size == 0 for tensor in tensors):
-            empty.update({t.name: np.zeros(t.shape, t.dtype.numpy) for t in tensors})
+        outputs = [graph.tensor(name) for name in node.outputs if name]
+        if all(tensor.size == 0 for tensor in outputs):
+            known.update({t.name: np.zeros(t.shape, t.dtype.numpy) for t in outputs})
             continue
         operator = registry.find(node.op)
         assert operator is not None, f"the front end let {node.op} through"
-        nodes.extend(operator.express(node, graph))
-    return graph.rebuilt(nodes, constants=empty)
+        for step in operator.express(node, graph):
+            (name,) = step.outputs
+            if CONSTANT in step.attrs:
+                known[name] = step.attrs[CONSTANT]
+                continue
+            computation = computation_of(step)
+            tensor = Tensor(name, computation.shape, computation.dtype)
+            if tensor.size == 0:
+                known[name] = np.zeros(tensor.shape, tensor.dtype.numpy)
+                continue
+            made.append(tensor)
+            nodes.append(step)
+    return graph.rebuilt(nodes, [t for t in made if t.name not in graph.tensors], known)

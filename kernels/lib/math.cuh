@@ -10,6 +10,20 @@ RF_DEVICE int rf_wrap(long long position, int size) {
   return (int)(wrapped < 0 ? 0 : wrapped >= size ? size - 1 : wrapped);
 }
 
+// The integer that a floating-point number is without its fraction: the nearest one there is if it
+// is too large, 0 if it is NaN. The same on every machine, which C does not promise.
+template <class T, class F>
+RF_DEVICE T rf_integer(F x) {
+  const bool is_signed = (T)-1 < 0;
+  const T least = is_signed ? (T)((T)1 << (sizeof(T) * 8 - 1)) : (T)0;
+  const T most = (T)~least;
+  const F limit = (F)((T)1 << (sizeof(T) * 8 - 2)) * (is_signed ? (F)2 : (F)4);
+  const F low = is_signed ? -limit : (F)0;
+  const bool fits = x > low && x < limit;
+  const T whole = (T)(fits ? x : (F)0);
+  return x >= limit ? most : (x <= low ? least : whole);
+}
+
 // NaN wins, as in NumPy.
 template <class T>
 RF_DEVICE T rf_max(T a, T b) {

@@ -11,6 +11,7 @@
 #pragma nv_diag_suppress 177  // a program uses only part of the library
 #endif
 #define RF_DEVICE static __device__ __forceinline__
+#define RF_MEMBER __device__ __forceinline__
 #define RF_BODY static __device__ __noinline__
 #define RF_TABLE static __device__ const
 #define RF_LAMBDA [=]
@@ -27,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #define RF_DEVICE static inline __attribute__((always_inline))
+#define RF_MEMBER inline __attribute__((always_inline))
 #define RF_BODY static __attribute__((noinline))
 #define RF_TABLE static const
 #define RF_LAMBDA [=]

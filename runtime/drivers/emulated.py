@@ -80,7 +80,7 @@ class EmulatedDriver:
         workspace = _poisoned(self._artifact.manifest["memory"]["workspace_bytes"])
         given = [np.array(array).reshape(-1).view(np.uint8) for array in inputs]
         ports = self._artifact.outputs
-        taken = [_poisoned(int(np.prod(p.shape)) * np.dtype(p.dtype).itemsize) for p in ports]
+        taken = [_poisoned(int(np.prod(p.shape)) * p.numpy.itemsize) for p in ports]
         self.report = CLEAN
         for number, launch in enumerate(self._launches):
             report = self._launch(number, launch, [workspace, self._weights, *given, *taken])
@@ -92,7 +92,7 @@ class EmulatedDriver:
             if report.status:
                 break
         return [
-            space.view(port.dtype)[: int(np.prod(port.shape))].reshape(port.shape)
+            space.view(port.numpy)[: int(np.prod(port.shape))].reshape(port.shape)
             for space, port in zip(taken, ports, strict=True)
         ]
 

@@ -165,7 +165,6 @@ def staged(
         made.plan,
         made.memory,
         target,
-        lowered.libraries,
         weights,
         made.timeline,
     )
