@@ -37,7 +37,7 @@ class RamforgeRep(BackendRep):  # type: ignore[misc]
         self.bound: tuple[str, ...] = ()
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """The outputs for one array, a sequence in the order of the model's inputs, or a mapping."""
+        """The outputs for one array, several in the order of the model's inputs, or a mapping."""
         arrays = self._named(inputs)
         session = self._session(arrays)
         names = [port.name for port in session.get_inputs()]
