@@ -23,7 +23,7 @@ from ramforge.codegen import render as rendering
 from ramforge.codegen import weights as weights_file
 from ramforge.compiler import dump
 from ramforge.compiler.errors import ArtifactError
-from ramforge.compiler.ir import DType
+from ramforge.compiler.ir import DType, Graph
 from ramforge.compiler.pipeline import PASSES, Program
 from ramforge.compiler.version import VERSION
 
@@ -63,6 +63,17 @@ class Artifact:
     @property
     def outputs(self) -> tuple[Port, ...]:
         return _ports(self.manifest["outputs"])
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What to say if the numbers behind the outputs are not 0, one for each."""
+        return tuple(row["message"] for row in self.manifest.get("checks", ()))
+
+    @property
+    def results(self) -> tuple[Port, ...]:
+        """All that a run writes: the outputs, then a number for each check."""
+        rows = self.manifest.get("checks", ())
+        return self.outputs + tuple(Port(row["name"], DType.INT32.label, ()) for row in rows)
 
     def text(self) -> str:
         try:
@@ -256,7 +267,8 @@ def _manifest(
             "veus": max((launch.lanes for launch in plan.launches), default=target.sms),
         },
         "inputs": _port_rows(program, graph.inputs),
-        "outputs": _port_rows(program, graph.outputs),
+        "outputs": _port_rows(program, _outputs(graph)),
+        "checks": [{"name": name, "message": text} for name, text in graph.checks.items()],
         "weights": {"file": names.weights, "bytes": weights.nbytes, "sha256": weights.digest},
         "memory": {
             "workspace_bytes": program.memory.workspace_bytes,
@@ -302,6 +314,10 @@ def _manifest(
             for number, operator in enumerate(program.operators)
         ],
     }
+
+
+def _outputs(graph: Graph) -> tuple[str, ...]:
+    return tuple(name for name in graph.outputs if name not in graph.checks)
 
 
 def _port_rows(program: Program, ports: tuple[str, ...]) -> list[dict[str, Any]]:

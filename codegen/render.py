@@ -187,6 +187,7 @@ def _constants(program: Program, weights: Weights, names: Names) -> list[str]:
         "RF_WEIGHTS_DIGEST": c_string(weights.digest),
         "RF_INPUTS": len(graph.inputs),
         "RF_OUTPUTS": len(graph.outputs),
+        "RF_CHECKS": len(graph.checks),
         "RF_SPACES": 2 + len(graph.inputs) + len(graph.outputs),
         "RF_THREADS": program.target.threads,
         "RF_LANES": lanes,
@@ -265,11 +266,13 @@ def _operand_rows(program: Program, bodies: dict[str, int]) -> tuple[list[str], 
 
 def _ports(graph: Graph) -> dict[str, str]:
     tensors = [graph.tensor(name) for name in (*graph.inputs, *graph.outputs)]
+    checks = list(graph.checks.values()) or [""]
     kinds = [f"{tensor.dtype.label}[{'x'.join(map(str, tensor.shape))}]" for tensor in tensors]
     return {
         "port_names": _joined([c_string(tensor.name) for tensor in tensors]),
         "port_types": _joined([c_string(kind) for kind in kinds]),
         "port_bytes": _joined([f"{tensor.nbytes}ull" for tensor in tensors]),
+        "checks": _joined([c_string(message) for message in checks]),
     }
 
 

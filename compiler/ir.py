@@ -161,7 +161,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """A whole model. ``tensors`` describes every name; ``constants`` holds those that are known."""
+    """A whole model. ``tensors`` describes every name; ``constants`` holds those that are known.
+
+    ``checks`` are outputs that the model does not have: each is a number that is 0 if a run went
+    well, with what is wrong if it is not.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -169,10 +173,12 @@ class Graph:
     nodes: tuple[Node, ...]
     tensors: Mapping[str, Tensor]
     constants: Mapping[str, Array]
+    checks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
         object.__setattr__(self, "constants", MappingProxyType(dict(self.constants)))
+        object.__setattr__(self, "checks", MappingProxyType(dict(self.checks)))
 
     def tensor(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -195,22 +201,31 @@ class Graph:
         nodes: Iterable[Node],
         tensors: Iterable[Tensor] = (),
         constants: Mapping[str, Array] | None = None,
+        checks: Mapping[str, str] | None = None,
     ) -> Graph:
-        """The same model with other nodes; new tensors and constants are added, unused ones go."""
+        """The same model with other nodes; new tensors and constants are added, unused ones go.
+
+        ``checks`` takes the place of those there are.
+        """
+        if checks is None:
+            checks = self.checks
+        outputs = tuple(name for name in self.outputs if name not in self.checks)
+        outputs += tuple(checks)
         nodes = tuple(nodes)
         known = {**self.tensors, **{tensor.name: tensor for tensor in tensors}}
         values = {**self.constants, **(constants or {})}
         for name, value in (constants or {}).items():
             if name not in known or known[name].shape != value.shape:
                 known[name] = Tensor(name, value.shape, DType.of(value))
-        used = {*self.inputs, *self.outputs}
+        used = {*self.inputs, *outputs}
         for node in nodes:
             used.update(name for name in (*node.inputs, *node.outputs) if name)
         return Graph(
             self.name,
             self.inputs,
-            self.outputs,
+            outputs,
             nodes,
             {name: tensor for name, tensor in known.items() if name in used},
             {name: value for name, value in values.items() if name in used},
+            checks,
         )

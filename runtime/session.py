@@ -76,7 +76,15 @@ class Session:
             results = self._open().run(arrays)
         finally:
             self._busy.release()
-        return results if wanted is None else [results[position] for position in wanted]
+        self._expect_zeros(results[len(self._outputs) :])
+        if wanted is None:
+            return results[: len(self._outputs)]
+        return [results[position] for position in wanted]
+
+    def _expect_zeros(self, checks: Sequence[Array]) -> None:
+        wrong = [text for text, count in zip(self.artifact.checks, checks, strict=True) if count]
+        if wrong:
+            raise ShapeError("\n".join(wrong))
 
     def close(self) -> None:
         """Free the device, after the run in flight if there is one."""

@@ -28,7 +28,9 @@ from ramforge.compiler.expressions.index import Data, Index, Var
 from ramforge.compiler.expressions.terms import Expr, Scalar
 from ramforge.compiler.ir import Array, DType, Graph, Node
 
-CONSTANT = "constant"  # the attribute of a step that is known, and computes nothing
+# attributes of a step: one that is known and computes nothing, and one that computes how much is
+# wrong, with what to say if that is not 0
+CONSTANT, CHECK = "constant", "check"
 
 Place = Index | Expr | int
 Formula = Callable[..., Expr]
@@ -195,6 +197,20 @@ class Steps:
         value = formula(*comp.positions(axes))
         rows = tuple(axes[axis] for axis in along)
         return self._folded(Computation(axes, value, kind, rows, epsilon=epsilon), finish, to)
+
+    def check(self, over: Sequence[int], formula: Formula, message: str) -> None:
+        """Let a run fail with this message if ``formula`` is false anywhere over these sizes.
+
+        For what only run-time values decide, such as whether they fit a declared shape.
+        """
+
+        def failures(*places: Index) -> Expr:
+            one, none = terms.const(1, DType.INT32), terms.const(0, DType.INT32)
+            return terms.select(formula(*places), none, one)
+
+        made = self.fold(comp.SUM, (), over, failures)
+        self._nodes[-1] = self._nodes[-1].with_attrs(**{CHECK: message})
+        assert made.shape == ()
 
     def nodes(self) -> tuple[Node, ...]:
         return tuple(self._nodes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ramforge.compiler import registry
 from ramforge.compiler.expressions.computation import computation_of
-from ramforge.compiler.expressions.steps import CONSTANT
+from ramforge.compiler.expressions.steps import CHECK, CONSTANT
 from ramforge.compiler.ir import Array, Graph, Node, Tensor
 
 
@@ -19,6 +19,7 @@ def express(graph: Graph) -> Graph:
     nodes: list[Node] = []
     made: list[Tensor] = []
     known: dict[str, Array] = {}
+    checks = dict(graph.checks)
     for node in graph.nodes:
         outputs = [graph.tensor(name) for name in node.outputs if name]
         if all(tensor.size == 0 for tensor in outputs):
@@ -36,6 +37,9 @@ def express(graph: Graph) -> Graph:
             if tensor.size == 0:
                 known[name] = np.zeros(tensor.shape, tensor.dtype.numpy)
                 continue
+            if CHECK in step.attrs:
+                checks[name] = step.attrs[CHECK]
             made.append(tensor)
             nodes.append(step)
-    return graph.rebuilt(nodes, [t for t in made if t.name not in graph.tensors], known)
+    new = [tensor for tensor in made if tensor.name not in graph.tensors]
+    return graph.rebuilt(nodes, new, known, checks)

@@ -43,8 +43,7 @@ RF_DEVICE unsigned short rf_half_bits(float x) {
   if (size > 0x7f800000u) return (unsigned short)(sign | 0x7e00u);
   if (size >= 0x477ff000u) return (unsigned short)(sign | 0x7c00u);
   if (size < 0x33000000u) return (unsigned short)sign;
-  if (size >= 0x38800000u)
-    return (unsigned short)(sign | rf_round_shift(size - 0x38000000u, 13));
+  if (size >= 0x38800000u) return (unsigned short)(sign | rf_round_shift(size - 0x38000000u, 13));
   const unsigned fraction = (size & 0x7fffffu) | 0x800000u;
   return (unsigned short)(sign | rf_round_shift(fraction, 126 - (int)(size >> 23)));
 #endif

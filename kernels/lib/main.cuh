@@ -30,7 +30,7 @@ static int rf_usage(const char* program) {
           "usage: %s [--weights FILE] [--in NAME=FILE]... [--out NAME=FILE]... [--repeat N] "
           "[--threads N]\nraw files in index order; inputs that are not given are made up\n",
           program);
-  for (int i = 0; i < RF_INPUTS + RF_OUTPUTS; ++i)
+  for (int i = 0; i < RF_INPUTS + RF_OUTPUTS - RF_CHECKS; ++i)
     fprintf(stderr, "  %s %s: %s, %llu bytes\n", i < RF_INPUTS ? "in " : "out", rf_port_names[i],
             rf_port_types[i], rf_port_bytes[i]);
   return 2;
@@ -92,7 +92,7 @@ static bool rf_parse(int count, char** arguments, rf_options* options) {
     } else if (strcmp(name, "--in") == 0 && (port = rf_port(value, 0, RF_INPUTS, &file)) >= 0) {
       options->files[port] = file;
     } else if (strcmp(name, "--out") == 0 &&
-               (port = rf_port(value, RF_INPUTS, RF_INPUTS + RF_OUTPUTS, &file)) >= 0) {
+               (port = rf_port(value, RF_INPUTS, RF_INPUTS + RF_OUTPUTS - RF_CHECKS, &file)) >= 0) {
       options->files[port] = file;
     } else {
       return false;
@@ -141,7 +141,15 @@ int main(int count, char** arguments) {
     if (taken < best) best = taken;
   }
   printf("%s: %d run(s), best %.3f ms\n", RF_MODEL, options.repeat, best * 1e3);
-  for (int i = RF_INPUTS; i < RF_INPUTS + RF_OUTPUTS; ++i) {
+  for (int i = RF_INPUTS + RF_OUTPUTS - RF_CHECKS; i < RF_INPUTS + RF_OUTPUTS; ++i) {
+    int wrong = 0;
+    rf_copy_out(reinterpret_cast<char*>(&wrong), ports[i], sizeof wrong);
+    if (wrong) {
+      fprintf(stderr, "%s\n", rf_check_texts[i - (RF_INPUTS + RF_OUTPUTS - RF_CHECKS)]);
+      return 3;
+    }
+  }
+  for (int i = RF_INPUTS; i < RF_INPUTS + RF_OUTPUTS - RF_CHECKS; ++i) {
     if (!options.files[i]) continue;
     char* data = static_cast<char*>(malloc(rf_port_bytes[i] + 16));
     rf_copy_out(data, ports[i], rf_port_bytes[i]);

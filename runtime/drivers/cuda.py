@@ -128,7 +128,7 @@ class CudaDriver:
             artifact.manifest["memory"]["workspace_bytes"] + 16, cupy.uint8
         )
         self._weights = cupy.asarray(self._read_weights())
-        count = 2 + len(artifact.inputs) + len(artifact.outputs)
+        count = 2 + len(artifact.inputs) + len(artifact.results)
         self._spaces = np.dtype([("base", np.uint64, (count,))])
         self._stream = cupy.cuda.get_current_stream()  # of the last run
         self._stream.synchronize()
@@ -193,12 +193,17 @@ class CudaDriver:
     def run(self, inputs: list[Array]) -> list[Array]:
         cupy = self._cupy
         with self._device, self._watched():
-            given = [cupy.asarray(array) for array in inputs]
-            taken = [cupy.empty(port.shape, dtype=port.dtype) for port in self._artifact.outputs]
+            given = [cupy.asarray(_plain(array)) for array in inputs]
+            taken = self._results()
             self.launch(given, taken)
             results = [cupy.asnumpy(array) for array in taken]
             self.check()
-        return results
+        ports = self._artifact.results
+        return [array.view(port.numpy) for array, port in zip(results, ports, strict=True)]
+
+    def _results(self) -> list[Any]:
+        ports = self._artifact.results
+        return [self._cupy.empty(port.shape, dtype=_plain_type(port.numpy)) for port in ports]
 
     def check(self) -> None:
         """In a debug build, wait for the last run and raise DeviceError if it was given up."""
@@ -240,8 +245,8 @@ class CudaDriver:
         """Run once: how long the device was at each launch."""
         cupy = self._cupy
         with self._device, self._watched():
-            given = [cupy.asarray(array) for array in inputs]
-            taken = [cupy.empty(port.shape, dtype=port.dtype) for port in self._artifact.outputs]
+            given = [cupy.asarray(_plain(array)) for array in inputs]
+            taken = self._results()
             watch = _Stopwatch(cupy)
             try:
                 self.launch(given, taken, watch.around)
@@ -312,3 +317,12 @@ class _Stopwatch:
         self._stream.synchronize()
         elapsed_ms = self._cupy.cuda.get_elapsed_time
         return [1e6 * float(elapsed_ms(start, end)) for start, end in self._spans]
+
+
+def _plain_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which cupy moves elements: it does not know those of ml_dtypes."""
+    return np.dtype(f"uint{8 * dtype.itemsize}") if dtype.kind == "V" else dtype
+
+
+def _plain(array: Array) -> Array:
+    return array.view(_plain_type(array.dtype))

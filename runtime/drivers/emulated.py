@@ -79,7 +79,7 @@ class EmulatedDriver:
         """Run once, whatever comes of it; how it went is in ``report``."""
         workspace = _poisoned(self._artifact.manifest["memory"]["workspace_bytes"])
         given = [np.array(array).reshape(-1).view(np.uint8) for array in inputs]
-        ports = self._artifact.outputs
+        ports = self._artifact.results
         taken = [_poisoned(int(np.prod(p.shape)) * p.numpy.itemsize) for p in ports]
         self.report = CLEAN
         for number, launch in enumerate(self._launches):

@@ -36,7 +36,7 @@ class HostDriver:
     def __init__(self, artifact: Artifact, threads: int = 0, *, debug: bool = False) -> None:
         self._threads = threads or cores()
         self._library = ctypes.CDLL(str(build(artifact, debug=debug)))
-        self._outputs = [(port.shape, port.numpy) for port in artifact.outputs]
+        self._outputs = [(port.shape, port.numpy) for port in artifact.results]
         self._launches = len(artifact.manifest["schedule"]["launches"])
         self._process = os.getpid()
         try:
