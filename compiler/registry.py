@@ -7,7 +7,7 @@ compiler asks for an operator by name.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,28 @@ class Operator:
     refuse: Refusal = _never
 
 
+# For each element of an operand the numbers that it may be; the first one is taken.
+Accepted = Sequence[Sequence[int]]
+Solve = Callable[["Node", "Graph", int], "Accepted | None"]
+
+# The node that compares an operand of run time with these numbers, and its attribute.
+CHECK_OPERAND, ACCEPTED = "ramforge.CheckOperand", "accepted"
+
+_SOLVERS: dict[str, tuple[int, Solve]] = {}
 _OPERATORS: dict[str, Operator] = {}
+
+
+def register_solver(name: str, slot: int, solve: Solve) -> None:
+    """Say how an operator's declared output shape gives the value of the operand in ``slot``."""
+    if name in _SOLVERS:
+        raise ValueError(f"operator {name} has two solvers")
+    _SOLVERS[name] = (slot, solve)
+
+
+def find_solver(name: str) -> tuple[int, Solve] | None:
+    return _SOLVERS.get(name)
+
+
 
 
 def register(operator: Operator) -> Operator:

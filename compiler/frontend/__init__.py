@@ -18,6 +18,7 @@ import onnx
 
 from ramforge.compiler.frontend.build import build
 from ramforge.compiler.frontend.convert import check, convert
+from ramforge.compiler.frontend.declared import settle
 from ramforge.compiler.frontend.dimensions import bind
 from ramforge.compiler.frontend.expand import expand
 from ramforge.compiler.frontend.fold import Inferred, infer_and_fold
@@ -62,5 +63,7 @@ def _simplify(
     while True:
         inferred = infer_and_fold(slim)
         slim = expand(inferred.model)
+        if slim is inferred.model:
+            slim = settle(slim)
         if slim is inferred.model:
             return inferred

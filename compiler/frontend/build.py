@@ -16,6 +16,7 @@ from ramforge.compiler import registry
 from ramforge.compiler.errors import Problem, UnsupportedModel
 from ramforge.compiler.frontend import dimensions, problems
 from ramforge.compiler.frontend.convert import UNKNOWN_DOMAIN
+from ramforge.compiler.frontend.declared import solve
 from ramforge.compiler.frontend.expand import is_expandable
 from ramforge.compiler.frontend.fold import Inferred
 from ramforge.compiler.frontend.slim import SlimModel, dtype_of, element_label
@@ -31,7 +32,7 @@ def build(inferred: Inferred, graph_name: str) -> Graph:
     slim = inferred.model
     tidied = tidy(slim)
     types = _types(slim, tidied)
-    graph = _graph(slim, tidied, types, graph_name)
+    graph = solve(_graph(slim, tidied, types, graph_name), tuple(slim.settled))
     found = tuple(_distinct(_problems(inferred, tidied, types, graph)))
     if found:
         raise UnsupportedModel(slim.name, found)
@@ -121,7 +122,9 @@ def _problems(
             yield problems.element_type("tensor", name, label)
     if inferred.complaint:
         yield from problems.inference_errors(inferred.complaint, dict(slim.origins))
-    for node in tidied.nodes:
+    for node in graph.nodes:
+        if node.op == registry.CHECK_OPERAND:
+            continue
         problem = _node_problem(node, slim, tidied, types, graph)
         if problem:
             yield problem

@@ -24,6 +24,7 @@ from ramforge.compiler.frontend.slim import (
     copy_with_nodes,
     dtype_of,
     lift_constant_nodes,
+    static_shape,
     with_constants,
 )
 from ramforge.compiler.ir import Array, DType
@@ -70,9 +71,13 @@ def infer(slim: SlimModel) -> Inferred:
         if value.name in types:
             value.type.CopyFrom(types[value.name])
             continue
+        if value.name in slim.settled:
+            value.CopyFrom(slim.settled[value.name])
         # What the exporter wrote may be for other sizes; inference finds the true ones.
-        if value.type.HasField("tensor_type"):
+        elif value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
+    outputs = {value.name for value in proto.graph.output}
+    proto.graph.value_info.extend(v for name, v in slim.settled.items() if name not in outputs)
     try:
         inferred = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
         return Inferred(slim.with_proto(inferred), "")
@@ -93,18 +98,6 @@ def infer_and_fold(slim: SlimModel) -> Inferred:
         if folded is inferred.model:
             return inferred
         slim = folded
-
-
-def _static_shape(known: onnx.TypeProto | None) -> Shape | None:
-    """The sizes that a type says, if it says all."""
-    if known is None or not known.HasField("tensor_type"):
-        return None
-    if not known.tensor_type.HasField("shape"):
-        return None
-    dims = known.tensor_type.shape.dim
-    if not all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims):
-        return None
-    return tuple(dim.dim_value for dim in dims)
 
 
 def fold(slim: SlimModel) -> SlimModel:
@@ -152,7 +145,7 @@ def _results(
     ):
         return None
     for output in filter(None, node.output):
-        shape = _static_shape(types.get(output))
+        shape = static_shape(types.get(output))
         element_type = types[output].tensor_type.elem_type if output in types else 0
         dtype = dtype_of(element_type)
         if shape is not None and dtype:
@@ -167,7 +160,7 @@ def _measure(
     node: onnx.NodeProto, known: Mapping[str, Array], types: Mapping[str, onnx.TypeProto]
 ) -> dict[str, Array] | None:
     name = node.input[0]
-    shape = known[name].shape if name in known else _static_shape(types.get(name))
+    shape = known[name].shape if name in known else static_shape(types.get(name))
     if shape is None:
         return None
     if node.op_type == "Size":

@@ -9,7 +9,7 @@ ones and those of unsupported types stand in it as further graph inputs. No top-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -34,7 +34,8 @@ class Origin:
 class SlimModel:
     """``foreign`` names the type of each constant that DType lacks; its data is not read.
 
-    ``source_opset`` is the one that the user's model has.
+    ``source_opset`` is the one that the user's model has; ``declared`` are the sizes that it says
+    its tensors have, ``settled`` those of them that are taken for true because nothing else tells.
     """
 
     name: str
@@ -43,6 +44,8 @@ class SlimModel:
     foreign: Mapping[str, str]
     origins: Mapping[str, Origin]
     source_opset: int
+    declared: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    settled: Mapping[str, onnx.ValueInfoProto] = field(default_factory=dict)
 
     @property
     def opset(self) -> int:
@@ -129,9 +132,27 @@ def hold_constants(model: onnx.ModelProto, name: str, read: ReadTensor) -> SlimM
             graph.node[-1].name = node_name
             graph.node[-1].domain = _plain_domain(node.domain)
             origins[node_name] = Origin(node.name or node_name, node.op_type)
-    slim = SlimModel(name, proto, {}, known.foreign, origins, opset_of(model))
+    declared = _declared_shapes((*model.graph.output, *model.graph.value_info))
+    slim = SlimModel(name, proto, {}, known.foreign, origins, opset_of(model), declared)
     graph.input.extend(known.placeholders)
     return with_constants(slim, known.arrays)
+
+
+def static_shape(known: onnx.TypeProto | None) -> tuple[int, ...] | None:
+    """The sizes that a type says, if it says all."""
+    if known is None or not known.HasField("tensor_type"):
+        return None
+    if not known.tensor_type.HasField("shape"):
+        return None
+    dims = known.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)
+
+
+def _declared_shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, tuple[int, ...]]:
+    shapes = {value.name: static_shape(value.type) for value in values}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
 def lift_constant_nodes(slim: SlimModel, read: ReadTensor = numpy_helper.to_array) -> SlimModel:
