@@ -91,23 +91,6 @@ def _tile(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Ex
     return load_from(node, graph, 0, places)
 
 
-def _slice(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
-    shape = graph.tensor(node.inputs[0]).shape
-    starts = constant_input(node, graph, 1)
-    assert starts is not None
-    axes = constant_input(node, graph, 3)
-    steps = constant_input(node, graph, 4)
-    places = list(at)
-    for number, start in enumerate(starts.tolist()):
-        axis = int(axes[number]) % len(shape) if axes is not None else number
-        step = int(steps[number]) if steps is not None else 1
-        size = shape[axis]
-        first = start + size if start < 0 else start
-        first = min(max(first, 0), size if step > 0 else size - 1)
-        places[axis] = at[axis] * step + first
-    return load_from(node, graph, 0, tuple(places))
-
-
 def _gather(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
     data, indices = (graph.tensor(name) for name in node.inputs[:2])
     axis = node.attr("axis", 0) % len(data.shape)
@@ -186,7 +169,6 @@ movement("Unsqueeze", _reshape, constants_needed(1))
 movement("Transpose", _transpose)
 movement("Expand", _expand, constants_needed(1))
 movement("Tile", _tile, constants_needed(1))
-movement("Slice", _slice, constants_needed(1, 2, 3, 4))
 movement("Gather", _gather)
 movement("Concat", _concat)
 movement("Pad", _pad, _refuse_pad)

@@ -1,0 +1,117 @@
+"""Slice. Where it begins may be known only at run time; how much it takes says its output's shape,
+which is then checked.
+"""
+
+from __future__ import annotations
+
+from ramforge.compiler.expressions.index import Index
+from ramforge.compiler.expressions.steps import Place, Steps, Value
+from ramforge.compiler.expressions.terms import (
+    Expr,
+    apply,
+    conjunction,
+    const,
+    larger,
+    select,
+    smaller,
+    value_of,
+)
+from ramforge.compiler.ir import DType, Graph, Node
+from ramforge.compiler.registry import Operator, register
+
+
+def _express(node: Node, graph: Graph) -> tuple[Node, ...]:
+    steps = Steps(node, graph)
+    source, shape = steps.given(0), steps.shape()
+    operands = [steps.optional(slot) for slot in (1, 2, 3, 4)]
+    if all(value is None or value.known is not None for value in operands):
+        known = _known(steps, source)
+        steps.map(
+            shape,
+            lambda *at: source.at(
+                [i * step + first for i, (first, step) in zip(at, known, strict=True)]
+            ),
+            to=0,
+        )
+        return steps.nodes()
+    parts = [_Part(steps, source, axis) for axis in range(source.rank)]
+    steps.map(
+        shape, lambda *at: source.at([p.place(i) for p, i in zip(parts, at, strict=True)]), to=0
+    )
+    steps.check(
+        (),
+        lambda: conjunction([p.fits(n) for p, n in zip(parts, shape, strict=True)]),
+        f"Slice {node.origin[0]!r}: its operands ask for another shape than the declared "
+        f"{'x'.join(map(str, shape))}\n    fix: give operands for this shape, or compile for "
+        "others (--bind)",
+    )
+    return steps.nodes()
+
+
+def _known(steps: Steps, source: Value) -> list[tuple[int, int]]:
+    """The first position and the step along each axis."""
+    found = [(0, 1)] * source.rank
+    starts, axes, strides = (steps.optional(slot) for slot in (1, 3, 4))
+    assert starts is not None and starts.known is not None
+    for number, start in enumerate(starts.known.tolist()):
+        axis = number
+        if axes is not None and axes.known is not None:
+            axis = int(axes.known[number]) % source.rank
+        step = 1
+        if strides is not None and strides.known is not None:
+            step = int(strides.known[number])
+        size = source.shape[axis]
+        first = start + size if start < 0 else start
+        found[axis] = (min(max(first, 0), size if step > 0 else size - 1), step)
+    return found
+
+
+class _Part:
+    """What is taken along one axis, read at run time."""
+
+    def __init__(self, steps: Steps, source: Value, axis: int) -> None:
+        starts, ends, axes, strides = (steps.optional(slot) for slot in (1, 2, 3, 4))
+        assert starts is not None and ends is not None
+        size = source.shape[axis]
+        start, end, step = _number(0), _number(size), _number(1)
+        for number in range(starts.shape[0]):
+            if axes is None:
+                here = const(number == axis, DType.BOOL)
+            else:
+                named = axes[number].cast(DType.INT64)
+                here = named.equals(axis) | named.equals(axis - source.rank)
+            start = select(here, starts[number].cast(DType.INT64), start)
+            end = select(here, ends[number].cast(DType.INT64), end)
+            if strides is not None:
+                step = select(here, strides[number].cast(DType.INT64), step)
+        self._step = step
+        self._forward = step > 0
+        start = select(start < 0, start + size, start)
+        end = select(end < 0, end + size, end)
+        self._start = _between(
+            start, _number(0), select(self._forward, _number(size), _number(size - 1))
+        )
+        forward_end = _between(end, _number(0), _number(size))
+        self._end = select(
+            self._forward, forward_end, _between(end, _number(-1), _number(size - 1))
+        )
+
+    def place(self, position: Index) -> Place:
+        return self._start + value_of(position) * self._step
+
+    def fits(self, count: int) -> Expr:
+        """Whether that many elements are between start and end."""
+        sign = select(self._forward, _number(1), _number(-1))
+        span = self._end - self._start + self._step - sign
+        return larger(apply("divide", span, self._step), 0).equals(count)
+
+
+def _number(value: int) -> Expr:
+    return const(value, DType.INT64)
+
+
+def _between(value: Expr, low: Expr, high: Expr) -> Expr:
+    return larger(smaller(value, high), low)
+
+
+register(Operator("Slice", _express))
