@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -35,7 +36,9 @@ def constants_needed(*slots: int) -> Callable[[Node, Graph], tuple[str, str] | N
                 if name not in graph.constants:
                     return (
                         f"input {name!r} decides a shape and is computed at run time",
-                        NEEDS_CONSTANT,
+                        f"--bind {shlex.quote(f'{name}=VALUES.npz')}"
+                        if name in graph.inputs
+                        else NEEDS_CONSTANT,
                     )
         return None
 
@@ -121,29 +124,6 @@ def _concat(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> 
     return value
 
 
-def _pad(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
-    tensor = graph.tensor(node.inputs[0])
-    rank = len(tensor.shape)
-    pads = constant_input(node, graph, 1)
-    axes = constant_input(node, graph, 3)
-    assert pads is not None
-    chosen = [int(axis) % rank for axis in axes] if axes is not None else list(range(rank))
-    before = [0] * rank
-    for number, axis in enumerate(chosen):
-        before[axis] = int(pads[number])
-    places = tuple(place - begin for place, begin in zip(at, before, strict=True))
-    fill = constant_input(node, graph, 2)
-    value = fill.reshape(()).item() if fill is not None else 0
-    return terms.load(0, places, tensor.shape, tensor.dtype, fill=value)
-
-
-def _refuse_pad(node: Node, graph: Graph) -> tuple[str, str] | None:
-    mode = node.attr("mode", "constant")
-    if mode != "constant":
-        return f"mode {mode!r} is not done yet", "pad with a constant"
-    return constants_needed(1, 2, 3)(node, graph)
-
-
 def _express_split(node: Node, graph: Graph) -> tuple[Node, ...]:
     """One node an output: each is a slice."""
     rank = len(graph.tensor(node.inputs[0]).shape)
@@ -171,5 +151,4 @@ movement("Expand", _expand, constants_needed(1))
 movement("Tile", _tile, constants_needed(1))
 movement("Gather", _gather)
 movement("Concat", _concat)
-movement("Pad", _pad, _refuse_pad)
 register(Operator("Split", _express_split, constants_needed(1)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import ramforge.kernels  # noqa: F401  (fills the registry)
 from ramforge.codegen import artifact as artifacts
@@ -41,7 +44,8 @@ def compile(
     """Compile an ONNX model to ``output`` (a path that ends in .cu), or into the cache without one.
 
     Beside the source stand the weights (.safetensors) and the manifest (.json). Needs no compiler
-    and no GPU. ``tuning`` is a file of measurements by which to choose (``compile --tune``).
+    and no GPU. ``values`` makes inputs constants; ``tuning`` is a file of measurements by which to
+    choose (``compile --tune``).
     """
     from ramforge.compiler.frontend import import_model
 
@@ -54,7 +58,7 @@ def compile(
     log.info("compiling %s for %s", counted(len(graph.nodes), "node"), chosen.name)
     cost = TunedCost(AnalyticCost(), measured, chosen) if measured else AnalyticCost()
     program = compile_graph(graph, chosen, schedule, cost=cost)
-    options = _options(chosen, schedule, shapes or {}, dims or {})
+    options = _options(chosen, schedule, shapes or {}, dims or {}, values or {})
     if measured:
         options["tuning"] = tuning_file.digest(measured)
     log.info("writing")
@@ -69,14 +73,25 @@ def load(path: str | os.PathLike[str]) -> Artifact:
 
 
 def _options(
-    target: Target, schedule: str, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]
+    target: Target,
+    schedule: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    dims: Mapping[str, int],
+    values: Mapping[str, Array],
 ) -> dict[str, Any]:
     return {
         "target": target.label,
         "schedule": schedule,
         "shapes": {name: list(shape) for name, shape in sorted(shapes.items())},
         "dims": dict(sorted(dims.items())),
+        "values": {name: _digest(array) for name, array in sorted(values.items())},
     }
+
+
+def _digest(array: Array) -> str:
+    plain = np.ascontiguousarray(array)
+    text = f"{plain.dtype.name}{list(plain.shape)}"
+    return f"{text} {hashlib.sha256(plain.tobytes()).hexdigest()[:16]}"
 
 
 def _in_cache(

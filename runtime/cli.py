@@ -100,6 +100,26 @@ def _dimension(text: str) -> tuple[str, int]:
     return name, int(size)
 
 
+def _binding(text: str) -> tuple[str, Any]:
+    """``k=values.npz``: the array ``k`` of that file."""
+    from ramforge.runtime import arrays
+
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise click.BadParameter(f"{text!r} is not of the form name=values.npz")
+    found = arrays.load(Path(path))
+    if name not in found:
+        known = ", ".join(map(repr, found)) or "none"
+        raise click.BadParameter(f"{path} has no array {name!r}; it has: {known}")
+    return name, found[name]
+
+
+def _bindings(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, Any]:
+    return dict(map(_binding, values))
+
+
 def _each(parse: Callable[[str], tuple[str, Any]]) -> Callable[..., dict[str, Any]]:
     """A repeatable option as a table; what is said twice has to be the same."""
 
@@ -137,6 +157,14 @@ def _compilation(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The size of a symbolic dimension; repeatable.",
         ),
         click.option(
+            "--bind",
+            "values",
+            multiple=True,
+            metavar="NAME=VALUES.npz",
+            callback=_bindings,
+            help="The value of an input, which becomes a constant; repeatable.",
+        ),
+        click.option(
             "--schedule",
             type=click.Choice(["auto", "waves", "events", "per-op"]),
             default="auto",
@@ -172,6 +200,7 @@ def compile_command(
     target: str,
     shapes: dict[str, tuple[int, ...]],
     dims: dict[str, int],
+    values: dict[str, Any],
     schedule: str,
     tuning: str | None,
     tune: str | None,
@@ -190,13 +219,15 @@ def compile_command(
         raise click.UsageError("--tune and --tuning are one file each, and one of them is enough")
     with progress.reporting(**common) as report:
         if tune is not None:
-            _tune(model, target, tune, output, shapes=shapes, dims=dims, seconds=tune_seconds)
+            given = {"shapes": shapes, "dims": dims, "values": values}
+            _tune(model, target, tune, output, **given, seconds=tune_seconds)
         artifact = api.compile(
             model,
             target=target,
             output=output,
             shapes=shapes,
             dims=dims,
+            values=values,
             schedule=schedule,
             tuning=tune if tuning is None else tuning,
         )
@@ -300,6 +331,7 @@ def inspect_model(
     target: str,
     shapes: dict[str, tuple[int, ...]],
     dims: dict[str, int],
+    values: dict[str, Any],
     schedule: str,
     as_json: bool,
     **common: Any,
@@ -317,14 +349,26 @@ def inspect_model(
             document = inspect.of_artifact(artifacts.load(what))
         else:
             document = inspect.of_model(
-                what, find_target(target), schedule, report, shapes=shapes, dims=dims
+                what,
+                find_target(target),
+                schedule,
+                report,
+                shapes=shapes,
+                dims=dims,
+                values=values,
             )
     click.echo(json.dumps(document, indent=2) if as_json else inspect_text.render(document))
 
 
 def _refuse_compilation(context: click.Context) -> None:
     """An artefact is compiled already."""
-    flags = {"target": "--target", "shapes": "--shapes", "dims": "--dim", "schedule": "--schedule"}
+    flags = {
+        "target": "--target",
+        "shapes": "--shapes",
+        "dims": "--dim",
+        "values": "--bind",
+        "schedule": "--schedule",
+    }
     for name, flag in flags.items():
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"{flag} is for models; this is an artefact, compiled already")

@@ -25,7 +25,7 @@ from ramforge.compiler.errors import Problem, UnsupportedModel
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.frontend.load import load
 from ramforge.compiler.frontend.slim import SlimModel
-from ramforge.compiler.ir import Graph
+from ramforge.compiler.ir import Array, Graph
 from ramforge.compiler.pipeline import optimise
 from ramforge.compiler.plan import Kind, Plan
 from ramforge.compiler.schedule import POLICIES, find_policies
@@ -56,6 +56,7 @@ def of_model(
     *,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     dims: Mapping[str, int] | None = None,
+    values: Mapping[str, Array] | None = None,
 ) -> Document:
     """Everything about a model; without plans if it has problems."""
     policies = find_policies(schedule)
@@ -64,7 +65,7 @@ def of_model(
     problems: tuple[Problem, ...] = ()
     graph = None
     try:
-        graph = import_model(model, shapes=shapes or {}, dims=dims or {})
+        graph = import_model(model, shapes=shapes or {}, dims=dims or {}, values=values or {})
     except UnsupportedModel as error:
         problems = error.problems
     document: Document = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx.backend.base import Backend, BackendRep, namedtupledict  # type: ignore[attr-defined]
+from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.errors import DeviceError, ShapeError, UnsupportedModel
@@ -21,7 +21,7 @@ from ramforge.runtime import api
 from ramforge.runtime.session import Session
 
 
-class RamforgeRep(BackendRep):  # type: ignore[misc]
+class RamforgeRep(BackendRep):
     """A prepared model. ``artifact`` is what the last run ran, ``bound`` the inputs that became
     constants of it because a shape depends on them.
     """
@@ -94,7 +94,7 @@ def _array(name: str, value: Any) -> Array:
     return array
 
 
-class RamforgeBackend(Backend):  # type: ignore[misc]
+class RamforgeBackend(Backend):
     """``CPU`` is the host body, ``CUDA`` a GPU of this machine."""
 
     @classmethod

@@ -102,6 +102,7 @@ def tune(
     *,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     dims: Mapping[str, int] | None = None,
+    values: Mapping[str, Array] | None = None,
     seconds: float = DEFAULT_SECONDS,
 ) -> Tuning:
     """Measure what the file at ``path`` lacks of the bodies that the model could use, and write it
@@ -114,7 +115,7 @@ def tune(
         pass  # complain before any work is done
     tuning = _begun(file, target)
     log.info("tuning: reading the model")
-    graph = import_model(model, shapes=shapes or {}, dims=dims or {})
+    graph = import_model(model, shapes=shapes or {}, dims=dims or {}, values=values or {})
     options = options_of(optimise(graph), target)
     wanted = frozenset[Place]().union(*(option.places for option in options))
     for option in options:

@@ -43,8 +43,9 @@ def import_model(
     """Read a model and bring it into the compiler's own form.
 
     ``dims`` gives named dimensions their sizes, ``shapes`` whole inputs, and ``values`` makes
-    inputs constants. Raises ArtifactError for a path that cannot be read, InvalidModel for what is not an ONNX model, CompileError for shapes
-    that do not fit it, and UnsupportedModel with everything the compiler cannot do.
+    inputs constants. Raises ArtifactError for a path that cannot be read, InvalidModel for what is
+    not an ONNX model, CompileError for shapes or values that do not fit it, and UnsupportedModel
+    with everything the compiler cannot do.
     """
     is_path = not isinstance(model, onnx.ModelProto)
     simplified = _simplify(model, shapes, dims, values)
