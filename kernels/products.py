@@ -1,4 +1,4 @@
-"""Operators that are sums of products: MatMul, Gemm and convolutions of any rank."""
+"""Matrix products: MatMul and Gemm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ramforge.compiler.expressions.terms import Expr, apply, const
 from ramforge.compiler.ir import Graph, Node, Tensor
 from ramforge.compiler.registry import Operator, register
 from ramforge.kernels.pointwise import operand
-from ramforge.kernels.reductions import Window
 
 
 def _matmul(node: Node, graph: Graph) -> tuple[Node, ...]:
@@ -93,33 +92,5 @@ def _refuse_fractions(node: Node, graph: Graph) -> tuple[str, str] | None:
     return "alpha or beta is a fraction and the matrices are integers", "cast them to float32"
 
 
-def _convolution(node: Node, graph: Graph) -> tuple[Node, ...]:
-    source, weight = (graph.tensor(name) for name in node.inputs[:2])
-    output = graph.tensor(node.outputs[0])
-    groups = node.attr("group", 1)
-    window = Window(node, weight.shape[2:], source, output)
-    axes = comp.output_axes(output.shape)
-    at = comp.positions(axes)
-    channel = Var("c", weight.shape[1])
-    group = at[1] // (output.shape[1] // groups)
-    at_x = (at[0], group * weight.shape[1] + ix.of(channel), *window.positions(at[2:]))
-    at_w = (at[1], ix.of(channel), *(ix.of(var) for var in window.offsets))
-    value = apply(
-        "mul",
-        terms.load(0, at_x, source.shape, source.dtype, fill=0),
-        terms.load(1, at_w, weight.shape, weight.dtype),
-    )
-    finish: Expr = terms.hole(output.dtype)
-    if len(node.inputs) > 2 and node.inputs[2]:
-        bias = graph.tensor(node.inputs[2])
-        finish = apply("add", finish, terms.load(2, (at[1],), bias.shape, bias.dtype))
-    is_depthwise = weight.shape[1] == 1 and groups > 1
-    roles = None if is_depthwise else Roles((), (axes[0], *axes[2:]), (axes[1],), groups)
-    folded = (*window.offsets, channel)
-    computation = Computation(axes, value, comp.SUM, folded, finish, roles)
-    return (computed(node, computation),)
-
-
 register(Operator("MatMul", _matmul))
 register(Operator("Gemm", _gemm, _refuse_fractions))
-register(Operator("Conv", _convolution))

@@ -61,7 +61,7 @@ class Value:
         """The element there, ``fill`` where an index (not an expression) leaves the tensor."""
         assert len(places) == self.rank, (self.name, self.shape, places)
         index = tuple(_index(place, size) for place, size in zip(places, self.shape, strict=True))
-        if self.known is not None and self.size == 1:
+        if self.known is not None and self.size == 1 and fill is None:
             return terms.const(self.known.reshape(()).item(), self.dtype)
         return terms.load(self.slot, index, self.shape, self.dtype, fill)
 
@@ -149,14 +149,16 @@ class Steps:
         formula: Formula,
         finish: Callable[..., Expr] | None = None,
         to: int | None = None,
+        roles: Roles | None = None,
     ) -> Value:
         """Combine (``comp.SUM``, ...) over further axes of these sizes. ``finish`` gets the
-        combined value and the indices of the output.
+        combined value and the indices of the output. ``roles``, over ``comp.output_axes(shape)``,
+        says that this sum of products is a matrix product.
         """
         axes = comp.output_axes(tuple(shape))
         folded = tuple(Var(f"k{axis}", size) for axis, size in enumerate(over))
         value = formula(*comp.positions(axes), *comp.positions(folded))
-        return self._folded(Computation(axes, value, kind, folded), finish, to)
+        return self._folded(Computation(axes, value, kind, folded, roles=roles), finish, to)
 
     def product(
         self,

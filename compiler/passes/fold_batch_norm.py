@@ -36,6 +36,7 @@ def _can_fold(graph: Graph, conv: Node, norm: Node, consumers: dict[str, list[No
     weights = [name for name in (*conv.inputs[1:], *norm.inputs[1:5]) if name]
     return (
         conv.op == "Conv"
+        and not norm.attr("training_mode", 0)
         and len(consumers[output]) == 1
         and output not in graph.outputs
         and all(name in graph.constants for name in weights)
