@@ -246,6 +246,17 @@ def variables(index: Index) -> set[Var]:
     return found
 
 
+def own_variables(index: Index) -> set[Var]:
+    """The loop variables of an index, without those inside run-time integers."""
+    found: set[Var] = set()
+    for atom, _ in index.terms:
+        if isinstance(atom, Var):
+            found.add(atom)
+        elif not isinstance(atom, Data):
+            found.update(own_variables(atom.operand))
+    return found
+
+
 def flatten(index: tuple[Index, ...], strides: tuple[int, ...]) -> Index:
     """The offset in elements of a position in a tensor with these strides."""
     result = constant(0)

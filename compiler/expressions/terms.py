@@ -7,6 +7,7 @@ outside of that input.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, cast
 from weakref import WeakValueDictionary
@@ -17,6 +18,7 @@ from ramforge.compiler.expressions.index import Data, Index, Var
 from ramforge.compiler.ir import DType
 
 Scalar = float | int | bool
+LONGEST_KEY = 1024
 
 
 class Expr:
@@ -94,10 +96,10 @@ class Expr:
 
     @property
     def key(self) -> str:
-        """A stable text of the expression, for sorting."""
+        """A stable text of the expression, for sorting; that of a long one ends in a digest."""
         if not self._key:
             inner = ",".join(arg.key for arg in self.args)
-            self._key = f"{type(self).__name__}{_parts_key(self.parts)}[{inner}]"
+            self._key = _short(f"{type(self).__name__}{_parts_key(self.parts)}[{inner}]")
         return self._key
 
     def walk(self) -> Iterator[Expr]:
@@ -117,14 +119,21 @@ class Expr:
 
     def variables(self) -> set[Var]:
         found: set[Var] = set()
-        for expr in self.walk():
+        for expr in self.walk():  # which goes into run-time integers too
             for position in expr.indices:
-                found.update(ix.variables(position))
+                found.update(ix.own_variables(position))
         return found
 
     @property
     def indices(self) -> tuple[Index, ...]:
         return ()
+
+
+def _short(key: str) -> str:
+    """Shared parts stand in a key as often as they are used: without a bound it would explode."""
+    if len(key) <= LONGEST_KEY:
+        return key
+    return f"{key[:LONGEST_KEY]}#{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _parts_key(parts: tuple[object, ...]) -> str:

@@ -1,0 +1,98 @@
+"""Operators that read at positions given by data or by a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ramforge.compiler.expressions.index import Index
+from ramforge.compiler.expressions.steps import Steps
+from ramforge.compiler.expressions.terms import Expr, const, select, value_of
+from ramforge.compiler.ir import DType, Graph, Node
+from ramforge.compiler.registry import Operator, Refusal, register
+from ramforge.kernels.movement import constant_input, constants_needed
+
+
+def formula(name: str, element: Callable[..., Expr], refuse: Refusal | None = None) -> None:
+    """Register an operator by ``element(steps, *place)``, what stands at each output position."""
+
+    def express(node: Node, graph: Graph) -> tuple[Node, ...]:
+        steps = Steps(node, graph)
+        steps.map(steps.shape(), lambda *at: element(steps, *at), to=0)
+        return steps.nodes()
+
+    register(Operator(name, express, refuse or constants_needed()))
+
+
+def _gather_elements(steps: Steps, *at: Index) -> Expr:
+    data, indices = steps.given(0), steps.given(1)
+    axis = steps.node.attr("axis", 0) % data.rank
+    return data[(*at[:axis], indices[at], *at[axis + 1 :])]
+
+
+def _gather_nd(steps: Steps, *at: Index) -> Expr:
+    data, indices = steps.given(0), steps.given(1)
+    batch = steps.node.attr("batch_dims", 0)
+    outer = at[: indices.rank - 1]
+    tuple_ = [indices[(*outer, number)] for number in range(indices.shape[-1])]
+    return data[(*at[:batch], *tuple_, *at[indices.rank - 1 :])]
+
+
+def _one_hot(steps: Steps, *at: Index) -> Expr:
+    indices, values = steps.given(0), steps.given(2)
+    axis = steps.node.attr("axis", -1) % len(at)
+    depth = steps.shape()[axis]
+    chosen = indices[(*at[:axis], *at[axis + 1 :])].cast(DType.INT64)
+    chosen = select(chosen < 0, chosen + depth, chosen)
+    return select(chosen.equals(value_of(at[axis])), values[1], values[0])
+
+
+def _reverse_sequence(steps: Steps, *at: Index) -> Expr:
+    x, lengths = steps.given(0), steps.given(1)
+    time, batch = (steps.node.attr(name, least) for name, least in _SEQUENCE_AXES)
+    time, batch = time % x.rank, batch % x.rank
+    here, length = value_of(at[time]), lengths[at[batch]]
+    place = select(here < length, length - 1 - here, here)
+    return x[(*at[:time], place, *at[time + 1 :])]
+
+
+_SEQUENCE_AXES = (("time_axis", 0), ("batch_axis", 1))
+
+
+def _trilu(steps: Steps, *at: Index) -> Expr:
+    x, shift = steps.given(0), steps.optional(1)
+    least = const(0, DType.INT64) if shift is None else shift.at((0,) * shift.rank)
+    distance = value_of(at[-1] - at[-2])
+    kept = distance >= least if steps.node.attr("upper", 1) else distance <= least
+    return select(kept, x[at], const(0, x.dtype))
+
+
+def _eye_like(steps: Steps, *at: Index) -> Expr:
+    row, column = at
+    on_diagonal = value_of(column - row).equals(steps.node.attr("k", 0))
+    return select(on_diagonal, const(1, DType.INT32), const(0, DType.INT32))
+
+
+def _range(steps: Steps, at: Index) -> Expr:
+    start, step = (constant_input(steps.node, steps.graph, slot) for slot in (0, 2))
+    assert start is not None and step is not None
+    dtype = steps.dtype().wide
+    first, delta = (const(value.reshape(()).item(), dtype) for value in (start, step))
+    return first + value_of(at, dtype) * delta
+
+
+def _constant_of_shape(steps: Steps, *at: Index) -> Expr:
+    value = steps.node.attr("value")
+    number = 0 if value is None else np.asarray(value).reshape(()).item()
+    return const(number, steps.dtype())
+
+
+formula("GatherElements", _gather_elements)
+formula("GatherND", _gather_nd)
+formula("OneHot", _one_hot, constants_needed(1))
+formula("ReverseSequence", _reverse_sequence)
+formula("Trilu", _trilu)
+formula("EyeLike", _eye_like)
+formula("Range", _range, constants_needed(0, 1, 2))
+formula("ConstantOfShape", _constant_of_shape, constants_needed(0))
