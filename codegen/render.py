@@ -119,6 +119,7 @@ def _host_parts() -> list[str]:
     ]
 
 
+@cache
 def _library(name: str) -> str:
     return (resources.files("ramforge.kernels.lib") / name).read_text(encoding="utf-8")
 
