@@ -40,9 +40,9 @@ def check_graph(graph: Graph, after: str) -> None:
     for node in graph.nodes:
         for name in node.inputs:
             _require(not name or name in known, after, f"{node.name!r} reads {name!r} too early")
-        for name in node.outputs:
+        for name in filter(None, node.outputs):
             _require(name not in known, after, f"{node.name!r} makes {name!r} a second time")
-            _require(not name or name in graph.tensors, after, f"{name!r} is not described")
+            _require(name in graph.tensors, after, f"{name!r} is not described")
             known.add(name)
         _check_computation(graph, node, after)
     missing = [name for name in graph.outputs if name not in known]
