@@ -175,14 +175,44 @@ class Steps:
 
         Neither operand may be other than a load.
         """
-        axes = comp.output_axes((*batch, rows, columns))
-        *outer, row, column = comp.positions(axes)
-        deep = Var("k0", depth)
-        value = terms.apply(
-            "mul", left(*outer, row, ix.of(deep)), right(*outer, ix.of(deep), column)
+
+        def factor_left(*at: Index) -> Expr:
+            *outer, row, _, deep = at
+            return left(*outer, row, deep)
+
+        def factor_right(*at: Index) -> Expr:
+            *outer, _, column, deep = at
+            return right(*outer, deep, column)
+
+        shape, rank = (*batch, rows, columns), len(batch)
+        return self.contract(
+            shape, (depth,), (rank,), (rank + 1,), factor_left, factor_right, finish, to
         )
-        roles = Roles(axes[:-2], axes[-2:-1], axes[-1:])
-        return self._folded(Computation(axes, value, comp.SUM, (deep,), roles=roles), finish, to)
+
+    def contract(
+        self,
+        shape: Sequence[int],
+        over: Sequence[int],
+        rows: Sequence[int],
+        columns: Sequence[int],
+        left: Formula,
+        right: Formula,
+        finish: Callable[..., Expr] | None = None,
+        to: int | None = None,
+    ) -> Value:
+        """The sum of ``left * right`` over further axes, as a matrix product whose rows and columns
+        are these axes of the output. Both formulas get all indices; ``left`` is the same for all
+        columns, ``right`` for all rows, and neither may be other than a load.
+        """
+        axes = comp.output_axes(tuple(shape))
+        folded = tuple(Var(f"k{axis}", size) for axis, size in enumerate(over))
+        at = (*comp.positions(axes), *comp.positions(folded))
+        down = tuple(axes[axis] for axis in rows)
+        across = tuple(axes[axis] for axis in columns)
+        batch = tuple(axis for axis in axes if axis not in (*down, *across))
+        value = terms.apply("mul", left(*at), right(*at))
+        roles = Roles(batch, down, across)
+        return self._folded(Computation(axes, value, comp.SUM, folded, roles=roles), finish, to)
 
     def row(
         self,
