@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-_OPTIONAL_LIBRARY = ("half.cuh",)
-_DEFINED = re.compile(r"^(?:RF_DEVICE|RF_BODY|struct|static|#define)\b[^;{(]*?\b(rf_\w+)\b", re.M)
+_OPTIONAL_LIBRARY = ("half.cuh", "narrow.cuh")
+_DEFINED = re.compile(
+    r"^(?:RF_DEVICE|RF_BODY|struct|using|static|#define)\b[^;{(]*?\b(rf_\w+)\b", re.M
+)
 _NAME = re.compile(r"\brf_\w+")
 
 

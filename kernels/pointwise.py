@@ -194,8 +194,8 @@ def _gelu(node: Node, arguments: list[Expr]) -> Expr:
     return apply("mul", half, apply("add", curve, number(1)))
 
 
-def _cast(node: Node, arguments: list[Expr]) -> Expr:
-    return arguments[0]  # the output's own type does it
+def _same(node: Node, arguments: list[Expr]) -> Expr:
+    return arguments[0]
 
 
 def _where(node: Node, arguments: list[Expr]) -> Expr:
@@ -209,6 +209,5 @@ pointwise("LeakyRelu", _leaky_relu)
 pointwise("PRelu", _prelu)
 pointwise("HardSigmoid", _hard_sigmoid)
 pointwise("Gelu", _gelu)
-pointwise("Cast", _cast)
 pointwise("Where", _where)
-pointwise("Identity", _cast)
+pointwise("Identity", _same)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ramforge.compiler.ir import DType
+from ramforge.compiler.ir import Array, DType
 
 Result = Callable[[tuple[DType, ...]], DType]
 
@@ -32,7 +32,7 @@ def boolean(types: tuple[DType, ...]) -> DType:
 class Function:
     """A scalar function. ``c`` is a format text, in which ``{T}`` is the C name of the result's
     type; ``cost`` counts it in multiplications. With ``typed`` the NumPy function gets the result's
-    dtype as well.
+    dtype as well, and arguments come as they are stored.
     """
 
     name: str
@@ -69,6 +69,8 @@ def _cast(x: Any, dtype: np.dtype[Any]) -> Any:
     """As ``rf_integer``: what an integer cannot hold becomes the nearest it can, NaN becomes 0."""
     x = np.asarray(x)
     kind, wanted = DType.of(x), DType.of(dtype)
+    if kind is DType.FLOAT64 and wanted.is_float and wanted.is_stored_only:
+        return _to_odd(x).astype(dtype)
     if not kind.is_float or wanted.is_float or wanted is DType.BOOL:
         return x.astype(dtype)
     limits = np.iinfo(wanted.wide.numpy)
@@ -77,6 +79,16 @@ def _cast(x: Any, dtype: np.dtype[Any]) -> Any:
     # the largest integers are no floats: the nearest float above them does not fit
     whole = np.where(wide >= float(limits.max), limits.max, whole)
     return whole.astype(dtype)
+
+
+def _to_odd(x: Array) -> Array:
+    """As ``rf_to_odd``: a float that rounds once more as the double itself would."""
+    near = x.astype(np.float32)
+    bits, back = near.view(np.uint32), near.astype(np.float64)
+    changes = np.isfinite(near) & (back != x) & (bits % 2 == 0)
+    away = (x > 0) == (back < x)
+    moved = np.where(away, bits + np.uint32(1), bits - np.uint32(1))
+    return np.where(changes, moved, bits).astype(np.uint32).view(np.float32)
 
 
 define("cast", "", _cast, typed=True)

@@ -159,13 +159,14 @@ class Writer:
         arguments = [self._texts[arg] for arg in node.args]
         if node.name == "cast":
             return _cast(arguments[0], node.args[0].dtype, node.dtype)
-        if node.name != "where":
+        scalar = function(node.name)
+        if node.name != "where" and not scalar.typed:
             arguments = [
                 _computable(text, arg.dtype) for text, arg in zip(arguments, node.args, strict=True)
             ]
         if node.name in ("less", "less_equal"):
             arguments = [self._compared(arg, arguments[i]) for i, arg in enumerate(node.args)]
-        text = function(node.name).c.format(*arguments, T=node.dtype.c_name)
+        text = scalar.c.format(*arguments, T=node.dtype.c_name)
         # C computes small types as larger ones; the result must round or wrap as its own type does
         if node.dtype.itemsize < 4 and node.dtype is not DType.BOOL and node.name != "where":
             return f"({node.dtype.c_name})({text})"
