@@ -1,25 +1,30 @@
-"""Operators that need statistics of whole rows, and BatchNormalization, which at inference needs
-none.
+"""Operators that need statistics of whole rows: softmax and the normalisations but that of a batch.
+
+They compute in float32, or in float64 if that is the type of the data, whatever is stored.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+
 from ramforge.compiler.expressions import computation as comp
-from ramforge.compiler.expressions import index as ix
-from ramforge.compiler.expressions import terms
-from ramforge.compiler.expressions.computation import Computation, computed
-from ramforge.compiler.expressions.terms import Expr, apply, const
-from ramforge.compiler.ir import Graph, Node
+from ramforge.compiler.expressions.index import Index
+from ramforge.compiler.expressions.steps import Steps, Value
+from ramforge.compiler.expressions.terms import Expr, apply, const, select
+from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
+
+Element = Callable[..., Expr]
 
 
 def _softmax(kind: str) -> None:
     def express(node: Node, graph: Graph) -> tuple[Node, ...]:
-        output = graph.tensor(node.outputs[0])
-        axes = comp.output_axes(output.shape)
-        along = axes[node.attr("axis", -1) % len(axes)]
-        value = terms.load(0, comp.positions(axes), output.shape, output.dtype)
-        return (computed(node, Computation(axes, value, kind, (along,))),)
+        steps = Steps(node, graph)
+        x = steps.given(0)
+        along = [node.attr("axis", -1) % x.rank] if x.rank else []
+        steps.row(kind, x.shape, along, lambda *at: x[at].cast(x.dtype.wide), to=0)
+        return steps.nodes()
 
     name = "Softmax" if kind == comp.SOFTMAX else "LogSoftmax"
     register(Operator(name, express, _refuse_integers))
@@ -31,74 +36,217 @@ def _refuse_integers(node: Node, graph: Graph) -> tuple[str, str] | None:
     return None
 
 
+def mean_over(steps: Steps, shape: Sequence[int], axes: Sequence[int], element: Element) -> Value:
+    """The mean of ``element`` over these axes, which stay with length 1."""
+    kept = [1 if axis in axes else size for axis, size in enumerate(shape)]
+    over = [shape[axis] for axis in axes]
+
+    def inside(*at: Index) -> Expr:
+        places = list(at[: len(shape)])
+        for axis, place in zip(axes, at[len(shape) :], strict=True):
+            places[axis] = place
+        return element(*places)
+
+    size = math.prod(over)
+    return steps.fold(comp.SUM, kept, over, inside, lambda total, *at: total / size)
+
+
+def moments(
+    steps: Steps, shape: Sequence[int], axes: Sequence[int], element: Element
+) -> tuple[Value, Value]:
+    """Mean and variance of ``element`` over these axes, which stay with length 1."""
+    mean = mean_over(steps, shape, axes, element)
+
+    def squared(*at: Index) -> Expr:
+        distance = element(*at) - mean.spread(at)
+        return distance * distance
+
+    return mean, mean_over(steps, shape, axes, squared)
+
+
+def inverse_root(value: Expr, epsilon: float) -> Expr:
+    return 1 / apply("sqrt", value + epsilon)
+
+
+def _scaled(value: Expr, scale: Expr | None, bias: Expr | None) -> Expr:
+    if scale is not None:
+        value = value * scale
+    return value if bias is None else value + bias
+
+
 def _layer_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
-    source = graph.tensor(node.inputs[0])
-    axes = comp.output_axes(source.shape)
-    first = node.attr("axis", -1) % len(axes)
-    at = comp.positions(axes)
-    value = terms.load(0, at, source.shape, source.dtype)
-    finish: Expr = terms.hole(source.dtype)
-    for slot, function in ((1, "mul"), (2, "add")):
-        if len(node.inputs) > slot and node.inputs[slot]:
-            other = comp.broadcast_load(slot, graph.tensor(node.inputs[slot]), at)
-            finish = apply(function, finish, other)
+    steps = Steps(node, graph)
+    x, scale, bias = steps.given(0), steps.optional(1), steps.optional(2)
+    axes = range(node.attr("axis", -1) % x.rank, x.rank)
     epsilon = node.attr("epsilon", 1e-5)
-    computation = Computation(axes, value, comp.NORMALIZE, axes[first:], finish, epsilon=epsilon)
-    return (computed(_first_output(node), computation),)
+
+    def element(*at: Index) -> Expr:
+        return x[at].cast(x.dtype.wide)
+
+    def finish(value: Expr, *at: Index) -> Expr:
+        factors = (other.spread(at) if other else None for other in (scale, bias))
+        return _scaled(value.cast(x.dtype), *factors)
+
+    steps.row(comp.NORMALIZE, x.shape, axes, element, finish, epsilon, to=0)
+    if steps.wants(1) or steps.wants(2):
+        mean, variance = moments(steps, x.shape, axes, element)
+        if steps.wants(1):
+            steps.map(mean.shape, lambda *at: mean[at], to=1)
+        if steps.wants(2):
+            steps.map(mean.shape, lambda *at: inverse_root(variance[at], epsilon), to=2)
+    return steps.nodes()
+
+
+def _rms_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
+    steps = Steps(node, graph)
+    x, scale = steps.given(0), steps.given(1)
+    axes = range(node.attr("axis", -1) % x.rank, x.rank)
+    epsilon = node.attr("epsilon", 1e-5)
+
+    def element(*at: Index) -> Expr:
+        return x[at].cast(x.dtype.wide)
+
+    mean = mean_over(steps, x.shape, axes, lambda *at: element(*at) * element(*at))
+
+    def normalised(*at: Index) -> Expr:
+        value = element(*at) * inverse_root(mean.spread(at), epsilon)
+        return value.cast(x.dtype).cast(scale.dtype) * scale.spread(at)
+
+    steps.map(x.shape, normalised, to=0)
+    return steps.nodes()
 
 
 def _instance_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
-    source = graph.tensor(node.inputs[0])
-    axes = comp.output_axes(source.shape)
-    at = comp.positions(axes)
-    value = terms.load(0, at, source.shape, source.dtype)
-    scale, bias = (_per_channel(node, graph, slot, at[1]) for slot in (1, 2))
-    finish = apply("add", apply("mul", terms.hole(source.dtype), scale), bias)
-    epsilon = node.attr("epsilon", 1e-5)
-    computation = Computation(axes, value, comp.NORMALIZE, axes[2:], finish, epsilon=epsilon)
-    return (computed(node, computation),)
+    steps = Steps(node, graph)
+    x, scale, bias = (steps.given(slot) for slot in range(3))
+    wide = x.dtype.wide
 
+    def finish(value: Expr, *at: Index) -> Expr:
+        return value * scale[at[1]].cast(wide) + bias[at[1]].cast(wide)
 
-def _batch_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
-    source = graph.tensor(node.inputs[0])
-    axes = comp.output_axes(source.shape)
-    at = comp.positions(axes)
-    x = terms.load(0, at, source.shape, source.dtype)
-    channel = at[1] if len(at) > 1 else ix.constant(0)
-    scale, bias, mean, variance = (
-        _per_channel(node, graph, slot, channel) for slot in (1, 2, 3, 4)
+    steps.row(
+        comp.NORMALIZE,
+        x.shape,
+        range(2, x.rank),
+        lambda *at: x[at].cast(wide),
+        finish,
+        node.attr("epsilon", 1e-5),
+        to=0,
     )
-    epsilon = const(node.attr("epsilon", 1e-5), variance.dtype)
-    factor = apply("divide", scale, apply("sqrt", apply("add", variance, epsilon)))
-    value = apply("add", apply("mul", apply("sub", x, mean), factor), bias)
-    return (computed(_first_output(node), Computation(axes, value)),)
+    return steps.nodes()
 
 
-def _per_channel(node: Node, graph: Graph, slot: int, channel: ix.Index) -> Expr:
-    """A parameter at this channel, in the type of the data: it may have another."""
-    tensor = graph.tensor(node.inputs[slot])
-    value = terms.load(slot, (channel,), tensor.shape, tensor.dtype)
-    return terms.cast_to(value, graph.tensor(node.inputs[0]).dtype)
+def _group_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
+    steps = Steps(node, graph)
+    x, scale, bias = (steps.given(slot) for slot in range(3))
+    groups = node.attr("num_groups")
+    members = x.shape[1] // groups
+    shape = (x.shape[0], groups, members, *x.shape[2:])
+
+    def finish(value: Expr, *at: Index) -> Expr:
+        channel = at[1] * members + at[2]
+        return _scaled(value.cast(x.dtype), scale[channel], bias[channel])
+
+    grouped = steps.row(
+        comp.NORMALIZE,
+        shape,
+        range(2, len(shape)),
+        lambda n, group, member, *at: x[(n, group * members + member, *at)].cast(x.dtype.wide),
+        finish,
+        node.attr("epsilon", 1e-5),
+    )
+    steps.map(
+        x.shape,
+        lambda n, channel, *at: grouped[(n, channel // members, channel % members, *at)],
+        to=0,
+    )
+    return steps.nodes()
 
 
-def _first_output(node: Node) -> Node:
-    from dataclasses import replace
+def _refuse_groups(node: Node, graph: Graph) -> tuple[str, str] | None:
+    shape, groups = graph.tensor(node.inputs[0]).shape, node.attr("num_groups")
+    if groups > 0 and shape[1] % groups == 0:
+        return None
+    return f"{shape[1]} channels are not {groups} equal groups", "make num_groups a divisor"
 
-    return replace(node, outputs=node.outputs[:1])
+
+def _mean_variance_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
+    steps = Steps(node, graph)
+    x = steps.given(0)
+    given = node.attr("axes")
+    axes = sorted({axis % x.rank for axis in ((0, 2, 3) if given is None else given)})
+
+    def element(*at: Index) -> Expr:
+        return x[at].cast(x.dtype.wide)
+
+    mean, variance = moments(steps, x.shape, axes, element)
+
+    def normalised(*at: Index) -> Expr:
+        deviation = apply("sqrt", variance.spread(at)) + 1e-9
+        return (element(*at) - mean.spread(at)) / deviation
+
+    steps.map(x.shape, normalised, to=0)
+    return steps.nodes()
 
 
-def _refuse_statistics(node: Node, graph: Graph) -> tuple[str, str] | None:
-    readers = graph.consumers()
-    for name in node.outputs[1:]:
-        if name and (readers.get(name) or name in graph.outputs):
-            return f"output {name!r} (a statistic) is used", "export the model for inference"
-    if node.attr("training_mode", 0):
-        return "training_mode is on", "export the model for inference"
-    return None
+def _lp_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
+    """Over a norm of 0 stands 0."""
+    steps = Steps(node, graph)
+    x = steps.given(0)
+    axis, is_first = node.attr("axis", -1) % x.rank, node.attr("p", 2) == 1
+    wide = x.dtype.wide
+
+    def size(*at: Index) -> Expr:
+        value = x[(*at[:axis], at[-1], *at[axis + 1 : -1])].cast(wide)
+        return apply("abs", value) if is_first else value * value
+
+    kept = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    norm = steps.fold(
+        comp.SUM,
+        kept,
+        x.shape[axis : axis + 1],
+        size,
+        lambda total, *at: total if is_first else apply("sqrt", total),
+    )
+
+    def normalised(*at: Index) -> Expr:
+        length = norm.spread(at)
+        return select(length.equals(0), const(0, wide), x[at].cast(wide) / length)
+
+    steps.map(x.shape, normalised, to=0)
+    return steps.nodes()
+
+
+def _refuse_order(node: Node, graph: Graph) -> tuple[str, str] | None:
+    p = node.attr("p", 2)
+    return None if p in (1, 2) else (f"p is {p}; ONNX knows 1 and 2", "use ReduceL1 or ReduceL2")
+
+
+def _local_response_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
+    steps = Steps(node, graph)
+    x, size = steps.given(0), node.attr("size")
+    wide: DType = x.dtype.wide
+    factor = node.attr("alpha", 1e-4) / size
+
+    def square(*at: Index) -> Expr:
+        channel = at[1] + at[-1] - (size - 1) // 2
+        value = x.at((at[0], channel, *at[2:-1]), fill=0).cast(wide)
+        return value * value
+
+    def finish(total: Expr, *at: Index) -> Expr:
+        base = total * factor + node.attr("bias", 1.0)
+        return x[at].cast(wide) / apply("power", base, const(node.attr("beta", 0.75), wide))
+
+    steps.fold(comp.SUM, x.shape, (size,), square, finish, to=0)
+    return steps.nodes()
 
 
 _softmax(comp.SOFTMAX)
 _softmax(comp.LOG_SOFTMAX)
-register(Operator("LayerNormalization", _layer_norm, _refuse_statistics))
+register(Operator("LayerNormalization", _layer_norm))
+register(Operator("RMSNormalization", _rms_norm))
 register(Operator("InstanceNormalization", _instance_norm))
-register(Operator("BatchNormalization", _batch_norm, _refuse_statistics))
+register(Operator("GroupNormalization", _group_norm, _refuse_groups))
+register(Operator("MeanVarianceNormalization", _mean_variance_norm))
+register(Operator("LpNormalization", _lp_norm, _refuse_order))
+register(Operator("LRN", _local_response_norm))
