@@ -52,6 +52,17 @@ def _fixed(function: str) -> Formula:
     return lambda node, arguments: apply(function, *arguments)
 
 
+def rounded_once(formula: Formula) -> Formula:
+    """The formula in the type that C computes in, rounded to the output's type at the end."""
+    return lambda node, arguments: formula(node, [_wide(argument) for argument in arguments])
+
+
+def _wide(x: Expr) -> Expr:
+    if isinstance(x, terms.Const):
+        return const(x.value, x.dtype.wide)
+    return cast_to(x, x.dtype.wide)
+
+
 def unary(name: str, function: str, c: str, numpy: Callable[..., Any], cost: int = 1) -> None:
     define(function, c, numpy, cost=cost)
     pointwise(name, _fixed(function))
@@ -96,7 +107,7 @@ pointwise("And", _fixed("and"))
 
 define("divide", "rf_divide({0}, {1})", lambda a, b: _divide(a, b), cost=4)
 define("power", "rf_pow({0}, {1})", np.power, cost=20)
-define("int_power", "rf_int_pow({0}, {1})", lambda a, b: _int_power(a, b), cost=8)
+define("int_power", "rf_int_pow({1}, {0})", lambda n, x: _int_power(x, n), cost=8)
 for _name, _function in (("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("Div", "divide")):
     pointwise(_name, _fixed(_function))
 
@@ -112,8 +123,12 @@ def _divide(a: Any, b: Any) -> Any:
 
 def _int_power(base: Any, exponent: Any) -> Any:
     """As ``rf_int_pow``: a negative exponent gives what an integer can hold of 1 / x^n."""
-    exponent = np.asarray(exponent)
-    power = np.power(base, np.where(exponent < 0, exponent % 2, exponent))
+    base, exponent = np.broadcast_arrays(base, exponent)
+    square, left = base, np.where(exponent < 0, exponent % 2, exponent)
+    power = np.ones_like(base)
+    while np.any(left):
+        power = np.where(left % 2 == 1, power * square, power)
+        square, left = square * square, left // 2
     return np.where((exponent < 0) & (np.abs(base) != 1), np.zeros_like(power), power)
 
 
@@ -127,28 +142,27 @@ def _fold(function: str) -> Formula:
     return formula
 
 
-pointwise("Sum", _fold("add"))
+pointwise("Sum", rounded_once(_fold("add")))
 pointwise("Max", _fold("max"))
 pointwise("Min", _fold("min"))
 
 
 def _mean(node: Node, arguments: list[Expr]) -> Expr:
-    total = _fold("add")(node, arguments)
-    return apply("mul", total, const(1.0 / len(arguments), total.dtype))
+    return _fold("add")(node, arguments) / len(arguments)
 
 
 def _power(node: Node, arguments: list[Expr]) -> Expr:
     base, exponent = arguments
     if isinstance(exponent, terms.Const) and exponent.value == 2:
-        return apply("mul", base, base)
+        return base * base
     if isinstance(exponent, terms.Const) and exponent.value == 0.5 and base.dtype.is_float:
-        return apply("sqrt", base)
-    if exponent.dtype.is_float and not base.dtype.is_float:
-        wide = apply("power", cast_to(base, DType.FLOAT64), cast_to(exponent, DType.FLOAT64))
-        return cast_to(wide, base.dtype)
-    return apply(
-        "power" if base.dtype.is_float else "int_power", base, cast_to(exponent, base.dtype)
-    )
+        root = apply("sqrt", base) + 0.0  # of -0 it is 0
+        return terms.select(base.equals(-math.inf), const(math.inf, base.dtype), root)
+    if not base.dtype.is_float and not exponent.dtype.is_float:
+        return apply("int_power", exponent, base)
+    is_double = DType.FLOAT64 in (base.dtype, exponent.dtype) or not base.dtype.is_float
+    kind = DType.FLOAT64 if is_double else DType.FLOAT32
+    return apply("power", cast_to(base, kind), cast_to(exponent, kind))
 
 
 def _clip(node: Node, arguments: list[Expr]) -> Expr:
@@ -194,6 +208,13 @@ def _gelu(node: Node, arguments: list[Expr]) -> Expr:
     return apply("mul", half, apply("add", curve, number(1)))
 
 
+def _is_infinite(node: Node, arguments: list[Expr]) -> Expr:
+    (x,) = arguments
+    above = x.equals(math.inf) if node.attr("detect_positive", 1) else const(False, DType.BOOL)
+    below = x.equals(-math.inf) if node.attr("detect_negative", 1) else const(False, DType.BOOL)
+    return above | below
+
+
 def _same(node: Node, arguments: list[Expr]) -> Expr:
     return arguments[0]
 
@@ -202,12 +223,13 @@ def _where(node: Node, arguments: list[Expr]) -> Expr:
     return terms.select(*arguments)
 
 
-pointwise("Mean", _mean)
-pointwise("Pow", _power)
+pointwise("Mean", rounded_once(_mean))
+pointwise("Pow", rounded_once(_power))
 pointwise("Clip", _clip)
-pointwise("LeakyRelu", _leaky_relu)
-pointwise("PRelu", _prelu)
-pointwise("HardSigmoid", _hard_sigmoid)
-pointwise("Gelu", _gelu)
+pointwise("LeakyRelu", rounded_once(_leaky_relu))
+pointwise("PRelu", rounded_once(_prelu))
+pointwise("HardSigmoid", rounded_once(_hard_sigmoid))
+pointwise("Gelu", rounded_once(_gelu))
+pointwise("IsInf", rounded_once(_is_infinite))
 pointwise("Where", _where)
 pointwise("Identity", _same)

@@ -39,9 +39,7 @@ class Folding:
         outer, inner = at[: len(at) - len(self.axes)], list(at[len(at) - len(self.axes) :])
         keeps = len(outer) == self.source.rank
         kept = [place for axis, place in enumerate(outer) if not keeps or axis not in self.axes]
-        return [
-            (inner if axis in self.axes else kept).pop(0) for axis in range(self.source.rank)
-        ]
+        return [(inner if axis in self.axes else kept).pop(0) for axis in range(self.source.rank)]
 
     def element(self, at: Sequence[Index]) -> Expr:
         return self.source.at(self.place(at)).cast(self.dtype)

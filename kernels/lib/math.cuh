@@ -135,11 +135,11 @@ RF_DEVICE T rf_abs(T x) {
   return x < 0 ? -x : x;
 }
 // Integer power by squaring; a negative exponent gives what an integer can hold of 1 / x^n.
-template <class T>
-RF_DEVICE T rf_int_pow(T base, T exponent) {
+template <class T, class N>
+RF_DEVICE T rf_int_pow(T base, N exponent) {
   if (exponent < 0) return base == 1 ? 1 : base == (T)-1 ? (exponent % 2 ? (T)-1 : (T)1) : 0;
   T result = 1;
-  for (T left = exponent; left > 0; left /= 2) {
+  for (N left = exponent; left > 0; left /= 2) {
     if (left % 2) result *= base;
     base *= base;
   }

@@ -1,0 +1,23 @@
+// Functions of the C library by one name for each type.
+RF_DEVICE float rf_tan(float x) { return tanf(x); }
+RF_DEVICE float rf_asin(float x) { return asinf(x); }
+RF_DEVICE float rf_acos(float x) { return acosf(x); }
+RF_DEVICE float rf_atan(float x) { return atanf(x); }
+RF_DEVICE float rf_sinh(float x) { return sinhf(x); }
+RF_DEVICE float rf_cosh(float x) { return coshf(x); }
+RF_DEVICE float rf_asinh(float x) { return asinhf(x); }
+RF_DEVICE float rf_acosh(float x) { return acoshf(x); }
+RF_DEVICE float rf_atanh(float x) { return atanhf(x); }
+RF_DEVICE float rf_expm1(float x) { return expm1f(x); }
+RF_DEVICE float rf_log1p(float x) { return log1pf(x); }
+RF_DEVICE double rf_tan(double x) { return tan(x); }
+RF_DEVICE double rf_asin(double x) { return asin(x); }
+RF_DEVICE double rf_acos(double x) { return acos(x); }
+RF_DEVICE double rf_atan(double x) { return atan(x); }
+RF_DEVICE double rf_sinh(double x) { return sinh(x); }
+RF_DEVICE double rf_cosh(double x) { return cosh(x); }
+RF_DEVICE double rf_asinh(double x) { return asinh(x); }
+RF_DEVICE double rf_acosh(double x) { return acosh(x); }
+RF_DEVICE double rf_atanh(double x) { return atanh(x); }
+RF_DEVICE double rf_expm1(double x) { return expm1(x); }
+RF_DEVICE double rf_log1p(double x) { return log1p(x); }
