@@ -1,12 +1,10 @@
-"""BatchNormalization, with statistics that are given or, in training, those of the batch; and
-Dropout where nothing is dropped.
-"""
+"""BatchNormalization, with statistics that are given or, in training, those of the batch."""
 
 from __future__ import annotations
 
 from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.steps import Steps, Value
-from ramforge.compiler.expressions.terms import Expr, const
+from ramforge.compiler.expressions.terms import Expr
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
 from ramforge.kernels.normalisation import inverse_root, moments
@@ -64,27 +62,4 @@ def _refuse_statistics(node: Node, graph: Graph) -> tuple[str, str] | None:
     return None
 
 
-def _dropout(node: Node, graph: Graph) -> tuple[Node, ...]:
-    steps = Steps(node, graph)
-    x = steps.given(0)
-    steps.map(x.shape, lambda *at: x[at], to=0)
-    if steps.wants(1):
-        steps.map(x.shape, lambda *at: const(True, DType.BOOL), to=1)
-    return steps.nodes()
-
-
-def _refuse_dropping(node: Node, graph: Graph) -> tuple[str, str] | None:
-    ratio, training = (
-        graph.constants.get(node.inputs[slot]) if len(node.inputs) > slot else None
-        for slot in (1, 2)
-    )
-    is_inference = len(node.inputs) < 3 or not node.inputs[2]
-    if is_inference or (training is not None and not training.any()):
-        return None
-    if ratio is not None and not ratio.any():
-        return None
-    return "in training it drops elements at random", "set training_mode to false"
-
-
 register(Operator("BatchNormalization", _batch_norm, _refuse_statistics))
-register(Operator("Dropout", _dropout, _refuse_dropping))
