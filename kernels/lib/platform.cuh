@@ -27,6 +27,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+// GCC 12 keeps stores to an array back past conditional loads that it made one masked load of, and
+// sums come out wrong: sums[j] += wanted[r] == row ? x[r] : 0.
+#pragma GCC optimize("no-move-loop-stores")
+#endif
 #define RF_DEVICE static inline __attribute__((always_inline))
 #define RF_MEMBER inline __attribute__((always_inline))
 #define RF_BODY static __attribute__((noinline))
