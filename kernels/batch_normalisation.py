@@ -38,7 +38,7 @@ def _batch_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
         return (element(*at) - middle) * factor + of_channel(bias, at)
 
     steps.map(x.shape, normalised, to=0)
-    momentum = node.attr("momentum", 0.9)
+    momentum = float(node.attr("momentum", 0.9))
     for number, before in ((1, mean), (2, variance)):
         if steps.wants(number):
             now = batch_mean if number == 1 else batch_variance
