@@ -21,8 +21,9 @@ from ramforge.compiler.frontend.convert import check, convert
 from ramforge.compiler.frontend.declared import settle
 from ramforge.compiler.frontend.dimensions import bind
 from ramforge.compiler.frontend.expand import expand
-from ramforge.compiler.frontend.fold import Inferred, infer_and_fold
+from ramforge.compiler.frontend.fold import infer_and_fold
 from ramforge.compiler.frontend.load import load
+from ramforge.compiler.frontend.slim import Inferred
 from ramforge.compiler.frontend.values import deciding_inputs, give
 from ramforge.compiler.ir import Array, Graph
 

@@ -18,8 +18,7 @@ from ramforge.compiler.frontend import dimensions, problems
 from ramforge.compiler.frontend.convert import UNKNOWN_DOMAIN
 from ramforge.compiler.frontend.declared import solve
 from ramforge.compiler.frontend.expand import is_expandable
-from ramforge.compiler.frontend.fold import Inferred
-from ramforge.compiler.frontend.slim import SlimModel, dtype_of, element_label
+from ramforge.compiler.frontend.slim import Inferred, SlimModel, dtype_of, element_label
 from ramforge.compiler.frontend.tidy import Tidied, tidy
 from ramforge.compiler.ir import Array, DType, Graph, Node, Tensor
 

@@ -4,22 +4,23 @@ Input: a SlimModel, output: the same model with types of all tensors that can be
 such as Shape - Gather - Concat - Reshape have become constants, and an If whose condition is known
 has become the branch it takes.
 
-The values come from onnx.reference, one node at a time: importing onnxscript's optimizer alone
-takes longer than a whole import here.
+The values are computed one node at a time: importing onnxscript's optimizer alone takes longer than
+a whole import here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import helper, shape_inference
 
+from ramforge.compiler.frontend.evaluate import evaluate
 from ramforge.compiler.frontend.origins import adopt
 from ramforge.compiler.frontend.slim import (
+    Inferred,
     SlimModel,
     copy_with_nodes,
     dtype_of,
@@ -27,7 +28,7 @@ from ramforge.compiler.frontend.slim import (
     static_shape,
     with_constants,
 )
-from ramforge.compiler.ir import Array, DType
+from ramforge.compiler.ir import Array
 
 FOLD_BYTES = 1 << 16
 # Random operators, and quantisation, whose pairs the passes want to see.
@@ -51,14 +52,6 @@ _GROWING = frozenset(
 )
 
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Inferred:
-    """A model with inferred types, and what inference had to say against it."""
-
-    model: SlimModel
-    complaint: str
 
 
 def infer(slim: SlimModel) -> Inferred:
@@ -153,7 +146,7 @@ def _results(
                 return None
         elif node.op_type in _GROWING or (element_type and dtype is None):
             return None
-    return _evaluate(node, proto, known)
+    return evaluate(node, proto, known, types)
 
 
 def _measure(
@@ -168,42 +161,6 @@ def _measure(
     bounds = {attribute.name: attribute.i for attribute in node.attribute}
     part = slice(bounds.get("start", 0), bounds.get("end", len(shape)))
     return {node.output[0]: np.array(shape[part], np.int64)}
-
-
-def _evaluate(
-    node: onnx.NodeProto, proto: onnx.ModelProto, known: Mapping[str, Array]
-) -> dict[str, Array] | None:
-    from onnx.reference import ReferenceEvaluator  # many models have nothing to fold
-
-    inputs = {name: known[name] for name in dict.fromkeys(node.input) if name}
-    outputs = [name for name in node.output if name]
-    graph = helper.make_graph(
-        [node],
-        "one_node",
-        [
-            helper.make_tensor_value_info(
-                name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-            )
-            for name, array in inputs.items()
-        ],
-        [onnx.ValueInfoProto(name=name) for name in outputs],
-    )
-    model = helper.make_model(graph, opset_imports=proto.opset_import)
-    try:
-        with np.errstate(all="ignore"):
-            values = ReferenceEvaluator(model).run(None, inputs)
-    except Exception:  # the reference lacks some operators; then the node stays
-        return None
-    results = {}
-    for name, value in zip(outputs, values, strict=True):
-        if not isinstance(value, (np.ndarray, np.generic)):
-            return None
-        try:
-            DType.of(value)
-        except (KeyError, TypeError):
-            return None
-        results[name] = np.asarray(value)
-    return results
 
 
 def _taken_branch(node: onnx.NodeProto, known: Mapping[str, Array]) -> list[onnx.NodeProto] | None:

@@ -63,6 +63,14 @@ class SlimModel:
         return replace(self, proto=proto)
 
 
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """A model with inferred types, and what inference had to say against it."""
+
+    model: SlimModel
+    complaint: str
+
+
 def opset_of(proto: onnx.ModelProto) -> int:
     """The version of the default domain, 0 if it is not imported."""
     versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]

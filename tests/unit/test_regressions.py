@@ -1,0 +1,32 @@
+"""What the fuzzer found, each made small."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ramforge.compiler.frontend import import_model
+from tests.helpers import Case, Known, difference, expected_of, model_of, numbers, one
+
+
+def folded(case: Case) -> np.ndarray:
+    """The value of a model that has constants only, as the front end finds it."""
+    graph = import_model(model_of([case]))
+    (name,) = graph.outputs
+    (copy,) = graph.nodes
+    assert copy.op == "Identity" and copy.outputs == (name,)
+    return graph.constants[copy.inputs[0]]
+
+
+def test_constants_are_folded_as_the_program_would_compute_them() -> None:
+    """Not by onnx.reference, which divides by a sum that may be negative."""
+    x = numbers(3, 4)
+    case = one("LpNormalization", Known(x), axis=0, p=1)
+    wanted = x / np.abs(x).sum(axis=0, keepdims=True)
+    assert not difference(folded(case), wanted, 1e-5)
+
+
+def test_folded_pooling_leaves_out_what_is_beyond_the_padding() -> None:
+    x = Known(numbers(1, 2, 3, 4, 7))
+    attributes = {"kernel_shape": [3, 1, 4], "strides": [2, 1, 1], "pads": [2, 0, 0, 1, 0, 1]}
+    case = one("LpPool", x, ceil_mode=1, **attributes)
+    assert not difference(folded(case), expected_of(case)[0], 1e-5)
