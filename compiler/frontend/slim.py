@@ -159,8 +159,8 @@ def static_shape(known: onnx.TypeProto | None) -> tuple[int, ...] | None:
 
 
 def _declared_shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, tuple[int, ...]]:
-    shapes = {value.name: static_shape(value.type) for value in values}
-    return {name: shape for name, shape in shapes.items() if shape is not None}
+    shapes = ((value.name, static_shape(value.type)) for value in values)
+    return {name: shape for name, shape in shapes if shape is not None}
 
 
 def lift_constant_nodes(slim: SlimModel, read: ReadTensor = numpy_helper.to_array) -> SlimModel:
