@@ -220,16 +220,24 @@ def prefix(
     return steps.fold(kind, x.shape, (BLOCK,), in_block, with_carried, to)
 
 
-def positions_of(steps: Steps, flags: Value, wanted: int, message: str) -> tuple[Value, Value]:
-    """The positions of the first ``wanted`` that are set, and how many are set up to each one.
+def numbered(steps: Steps, flags: Value) -> Value:
+    """How many of these flags are set up to and with each position."""
+    ones = steps.map(flags.shape, lambda place: select(flags[place], count(1), count(0)))
+    return prefix(steps, ones, 0, comp.SUM)
 
-    A run in which another number is set fails.
-    """
-    (size,) = flags.shape
-    counts = steps.map((size,), lambda place: select(flags[place], count(1), count(0)))
-    upto = prefix(steps, counts, 0, comp.SUM)
-    steps.check((1,), lambda _: upto[size - 1].equals(wanted), message)
-    found = steps.map(
+
+def positions(steps: Steps, upto: Value, wanted: int) -> Value:
+    """Where the flags are set, the first ``wanted`` of them, by what ``numbered`` says."""
+    (size,) = upto.shape
+    return steps.map(
         (wanted,), lambda number: leading(size, lambda place: upto[place] <= count(number))
     )
-    return found, upto
+
+
+def positions_of(steps: Steps, flags: Value, wanted: int) -> Value:
+    """Where the flags are set. A run in which not just ``wanted`` of them are set fails."""
+    upto = numbered(steps, flags)
+    node = steps.node
+    message = f"{node.op} {node.name!r} did not find the {wanted} that its output declares"
+    steps.check((1,), lambda _: upto[flags.shape[0] - 1].equals(wanted), message)
+    return positions(steps, upto, wanted)
