@@ -134,6 +134,24 @@ def _lp_pool(node: Node, graph: Graph) -> tuple[Node, ...]:
     return steps.nodes()
 
 
+def _refuse_surplus(node: Node, graph: Graph) -> tuple[str, str] | None:
+    """Before opset 22 shape inference counted windows that start behind the input."""
+    source, output = (graph.tensor(names[0]).shape for names in (node.inputs, node.outputs))
+    window = Window(node, node.attr("kernel_shape"), source[2:], output[2:])
+    for axis, size in enumerate(output[2:]):
+        start = (size - 1) * window.strides[axis] - window.before[axis]
+        if node.attr("ceil_mode", 0) and start >= source[2 + axis]:
+            return (
+                f"along axis {2 + axis} the last of {size} windows sees nothing but padding",
+                "export the model with opset 22 or newer, which has one window less",
+            )
+    return None
+
+
+def _refuse_lp_pool(node: Node, graph: Graph) -> tuple[str, str] | None:
+    return _refuse_order(node, graph) or _refuse_surplus(node, graph)
+
+
 def _refuse_order(node: Node, graph: Graph) -> tuple[str, str] | None:
     p = node.attr("p", 2)
     return None if p > 0 else (f"p is {p}: there is no such norm", "give p as 1 or more")
@@ -227,9 +245,9 @@ def _max_unpool(node: Node, graph: Graph) -> tuple[Node, ...]:
     return steps.nodes()
 
 
-register(Operator("MaxPool", _max_pool))
-register(Operator("AveragePool", _average_pool))
-register(Operator("LpPool", _lp_pool, _refuse_order))
+register(Operator("MaxPool", _max_pool, _refuse_surplus))
+register(Operator("AveragePool", _average_pool, _refuse_surplus))
+register(Operator("LpPool", _lp_pool, _refuse_lp_pool))
 register(Operator("MaxUnpool", _max_unpool, constants_needed(2)))
 _global_pool("GlobalMaxPool", comp.MAXIMUM, lambda node, x: x, lambda node, peak, size: peak)
 _global_pool(
