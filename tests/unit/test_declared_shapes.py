@@ -1,0 +1,174 @@
+"""Operands that decide a shape and come at run time: the declared shape holds, and is checked."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+import ramforge
+from ramforge.codegen.build import host
+from ramforge.compiler.errors import CompileError, ShapeError, UnsupportedModel
+from ramforge.runtime.drivers.emulated import EmulatedDriver
+from ramforge.runtime.session import Session
+
+Array = NDArray[Any]
+X = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def ints(*values: int) -> Array:
+    return np.array(values, np.int64)
+
+
+def model(
+    op: str, inputs: Mapping[str, Array], output: Sequence[int | str], **attributes: Any
+) -> onnx.ModelProto:
+    """One node; ``output`` is the shape that the model declares."""
+    ports = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+        for name, a in inputs.items()
+    ]
+    declared = [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)]
+    if op == "TopK":
+        declared.append(helper.make_tensor_value_info("places", TensorProto.INT64, output))
+    names = [value.name for value in declared]
+    node = helper.make_node(op, list(inputs), names, name="node", **attributes)
+    graph = helper.make_graph([node], "declared", ports, declared)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+
+
+CASES = {
+    "Reshape": ({"x": X, "s": ints(2, -1)}, (2, 6), X.reshape(2, 6), ints(6, 2), {}),
+    "Reshape 0": ({"x": X, "s": ints(0, 2, 2)}, (3, 2, 2), X.reshape(3, 2, 2), ints(0, 4, 1), {}),
+    "Expand": (
+        {"x": X[:, :1], "s": ints(2, 1, 4)},
+        (2, 3, 4),
+        np.broadcast_to(X[:, :1], (2, 3, 4)),
+        ints(2, 1, 5),
+        {},
+    ),
+    "Tile": ({"x": X, "s": ints(2, 1)}, (6, 4), np.tile(X, (2, 1)), ints(1, 2), {}),
+    "Squeeze": ({"x": X[:, None], "s": ints(-2)}, (3, 4), X, ints(0), {}),
+    "Unsqueeze": ({"x": X, "s": ints(1)}, (3, 1, 4), X[:, None], ints(0), {}),
+    "ReduceSum": ({"x": X, "s": ints(-1)}, (3,), X.sum(1), ints(0), {"keepdims": 0}),
+    "ReduceMax": ({"x": X, "s": ints(0)}, (1, 4), X.max(0)[None], ints(1), {}),
+    "ConstantOfShape": ({"s": ints(2, 3)}, (2, 3), np.zeros((2, 3), np.float32), ints(3, 2), {}),
+    "TopK": ({"x": X, "s": ints(2)}, (3, 2), X[:, :1:-1], ints(3), {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_declared_shape_holds_and_is_checked(case: str) -> None:
+    inputs, shape, expected, wrong, attributes = CASES[case]
+    made = model(case.split()[0], inputs, shape, **attributes)
+    with Session(ramforge.compile(made, target="host")) as session:
+        assert np.array_equal(session.run(None, inputs)[0], expected)
+        with pytest.raises(ShapeError, match=r"'node'.*'s'(.|\n)*fix: "):
+            session.run(None, {**inputs, "s": wrong})
+        assert np.array_equal(session.run(None, inputs)[0], expected)
+
+
+SLICES = [
+    (ints(1, -2), ints(9, 4), None, None),
+    (ints(-1), ints(-100), ints(-1), ints(-2)),
+    (ints(3, 0), ints(-9, 3), ints(1, 0), ints(-1, 2)),
+    (ints(2), ints(1), ints(0), ints(1)),
+]
+
+
+@pytest.mark.parametrize("starts, ends, axes, steps", SLICES)
+def test_a_slice_reads_its_operands(
+    starts: Array, ends: Array, axes: Array | None, steps: Array | None
+) -> None:
+    operands = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
+    given = {"x": X, **{name: value for name, value in operands.items() if value is not None}}
+    where = [slice(None)] * 2
+    for number in range(len(starts)):
+        axis = int(axes[number]) if axes is not None else number
+        step = int(steps[number]) if steps is not None else 1
+        end = int(ends[number])
+        where[axis] = slice(int(starts[number]), None if end < -4 else end, step)
+    expected = X[tuple(where)]
+    if expected.size == 0:
+        expected = X[:0]
+    artifact = ramforge.compile(model("Slice", given, expected.shape), target="host:2")
+    with Session(artifact) as session:
+        assert np.array_equal(session.run(None, given)[0], expected)
+        if expected.size:
+            with pytest.raises(ShapeError, match="Slice 'node'"):
+                session.run(None, {**given, "ends": starts})
+            found = EmulatedDriver(artifact).run([given[port.name] for port in artifact.inputs])
+            assert np.array_equal(found[0], expected) and found[1] == 0
+
+
+def test_which_axis_was_meant_must_be_clear() -> None:
+    square = {"x": np.zeros((4, 4), np.float32), "s": ints(1)}
+    with pytest.raises(UnsupportedModel, match=r"'s' decides a shape(.|\n)*--bind s=VALUES.npz"):
+        ramforge.compile(model("ReduceSum", square, (4,), keepdims=0), target="host")
+
+
+def test_without_a_declared_shape_the_value_has_to_be_bound() -> None:
+    inputs = {"x": X, "s": ints(2, -1)}
+    free = model("Reshape", inputs, ("a", "b"))
+    with pytest.raises(UnsupportedModel, match="node"):
+        ramforge.compile(free, target="host")
+    artifact = ramforge.compile(free, target="host", values={"s": inputs["s"]})
+    assert [port.name for port in artifact.inputs] == ["x"]
+    with Session(artifact) as session:
+        assert np.array_equal(session.run(None, {"x": X})[0], X.reshape(2, 6))
+
+
+def test_a_bound_value_that_does_not_fit_the_declared_shape_is_refused() -> None:
+    inputs = {"x": X, "s": ints(2, -1)}
+    for values in ({"s": ints(2)}, {"s": np.array([2, 6], np.int32)}, {"z": ints(2, 6)}):
+        with pytest.raises(CompileError, match=r"values do not fit(.|\n)*fix: "):
+            ramforge.compile(model("Reshape", inputs, ("a", "b")), target="host", values=values)
+
+
+def test_what_follows_a_declared_shape_is_known_too() -> None:
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, (3, 4)),
+        helper.make_tensor_value_info("s", TensorProto.INT64, (2,)),
+    ]
+    nodes = [
+        helper.make_node("Reshape", ["x", "s"], ["r"], name="first"),
+        helper.make_node("Relu", ["r"], ["e"]),
+        helper.make_node("ReduceSum", ["e"], ["y"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        inputs,
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ())],
+        value_info=[helper.make_tensor_value_info("r", TensorProto.FLOAT, (6, 2))],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    with Session(ramforge.compile(made, target="host")) as session:
+        assert session.run(None, {"x": X, "s": ints(6, 2)})[0] == X.sum()
+        with pytest.raises(ShapeError, match="first"):
+            session.run(None, {"x": X, "s": ints(2, 6)})
+
+
+def test_the_program_by_itself_checks_too(tmp_path: Path) -> None:
+    inputs = {"x": X, "s": ints(2, 6)}
+    output = tmp_path / "p.cu"
+    ramforge.compile(model("Reshape", inputs, (2, 6)), target="host", output=output)
+    program = host.build_program(output, tmp_path / "p")
+    for name, value in (("x", X), ("good", ints(2, 6)), ("bad", ints(6, 2))):
+        (tmp_path / name).write_bytes(value.tobytes())
+    common = [str(program), "--weights", str(output.with_suffix(".safetensors")), "--in"]
+    for name, status in (("good", 0), ("bad", 3)):
+        done = subprocess.run(
+            [*common, f"x={tmp_path / 'x'}", "--in", f"s={tmp_path / name}"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == status, done.stderr
+    assert "Reshape 'node'" in done.stderr
