@@ -43,7 +43,8 @@ class RamforgeRep(BackendRep):
         names = [port.name for port in session.get_inputs()]
         results = session.run(None, {name: arrays[name] for name in names})
         outputs = [value.name for value in self._model.graph.output]
-        return tuple(namedtupledict("Outputs", outputs)(*results))
+        named: tuple[Any, ...] = namedtupledict("Outputs", outputs)(*results)
+        return named
 
     def _named(self, inputs: Any) -> dict[str, Array]:
         if isinstance(inputs, Mapping):
@@ -85,8 +86,9 @@ class RamforgeRep(BackendRep):
 def _array(name: str, value: Any) -> Array:
     if isinstance(value, onnx.TensorProto):
         return onnx.numpy_helper.to_array(value)
-    array = np.asarray(value)
-    if array.dtype == object:
+    is_number = isinstance(value, int | float) or hasattr(value, "__array__")
+    array = np.asarray(value if is_number else None)
+    if array.dtype.kind in "OSU":
         raise ShapeError(
             f"input {name!r}: expected a dense tensor, found {type(value).__name__}\n"
             "    fix: sequences, optionals and strings are not supported"
