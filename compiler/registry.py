@@ -30,12 +30,14 @@ class Operator:
     """An ONNX operator.
 
     ``express`` rewrites a node into single-output nodes that carry a computation; ``refuse`` gives
-    (reason, fix) for a node this entry cannot do.
+    (reason, fix) for a node this entry cannot do. ``like_input`` says that the first output has the
+    type and shape of the first input, for operators of which onnx's shape inference says nothing.
     """
 
     name: str
     express: Express
     refuse: Refusal = _never
+    like_input: bool = False
 
 
 # For each element of an operand the numbers that it may be; the first one is taken.
@@ -58,8 +60,6 @@ def register_solver(name: str, slot: int, solve: Solve) -> None:
 
 def find_solver(name: str) -> tuple[int, Solve] | None:
     return _SOLVERS.get(name)
-
-
 
 
 def register(operator: Operator) -> Operator:

@@ -14,12 +14,19 @@ from tests.helpers import Case, ints, model_of, numbers, one
 IMAGE = numbers(1, 3, 6, 6)
 CHANNEL = [np.abs(numbers(3, seed=seed)) for seed in range(4)]
 WHOLE = np.ones((3, 3), np.int32)
+BEHIND = {"pads": [0, 0, 2, 2], "ceil_mode": 1}
 REFUSED = {
     "mode 'reflect'": one("Pad", IMAGE, ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect"),
-    "dilations": one("AveragePool", IMAGE, kernel_shape=[2, 2], dilations=[2, 2]),
-    "indices": one("MaxPool", IMAGE, kernel_shape=[2, 2], outputs=2),
-    "(a statistic)": one("BatchNormalization", IMAGE, *CHANNEL, training_mode=1, outputs=3),
-    "is used": one("LayerNormalization", IMAGE, numbers(6), outputs=3),
+    "nothing but padding": one("MaxPool", IMAGE, kernel_shape=[2, 2], strides=[5, 5], **BEHIND),
+    "no such norm": one("LpPool", IMAGE, kernel_shape=[2, 2], p=0),
+    "knows 1 and 2": one("LpNormalization", IMAGE, p=3),
+    "3 channels are not 2 equal groups": one(
+        "GroupNormalization", IMAGE, *CHANNEL[:2], num_groups=2
+    ),
+    "the image has 30 blocks": one("Col2Im", numbers(1, 4, 8), ints(6, 7), ints(2, 2)),
+    "expected (1, 8, 5, 5)": one(
+        "DeformConv", IMAGE, numbers(1, 3, 2, 2), numbers(1, 16, 5, 5), offset_group=1
+    ),
     "depends on run-time values": one("ReduceSum", IMAGE, np.array([1])),
     "fraction": one("Gemm", WHOLE, WHOLE, alpha=0.5),
 }
