@@ -188,12 +188,12 @@ class Graph:
         return {output: node for node in self.nodes for output in node.outputs}
 
     def consumers(self) -> dict[str, list[Node]]:
-        """The nodes that read each tensor, a node once per tensor."""
+        """The nodes that read each tensor, a node once per tensor; also those of unknown type."""
         readers: dict[str, list[Node]] = {name: [] for name in self.tensors}
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
                 if name:
-                    readers[name].append(node)
+                    readers.setdefault(name, []).append(node)
         return readers
 
     def rebuilt(

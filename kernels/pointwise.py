@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ramforge.compiler.expressions import computation as comp
@@ -171,6 +172,10 @@ def _clip(node: Node, arguments: list[Expr]) -> Expr:
     for slot, function in ((1, "max"), (2, "min")):
         if len(node.inputs) > slot and node.inputs[slot]:
             result = apply(function, result, next(present))
+        elif result.dtype.is_float:  # an absent bound is the last finite number
+            limits = ml_dtypes.finfo(result.dtype.numpy)
+            bound = float(limits.min if slot == 1 else limits.max)
+            result = apply(function, result, const(bound, result.dtype))
     return result
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from ramforge.compiler.frontend import import_model
-from tests.helpers import Case, Known, difference, expected_of, model_of, numbers, one
+from ramforge.compiler.ir import Graph, Node
+from tests.helpers import Case, Known, check, difference, expected_of, model_of, numbers, one
 
 
 def folded(case: Case) -> np.ndarray:
@@ -30,3 +33,21 @@ def test_folded_pooling_leaves_out_what_is_beyond_the_padding() -> None:
     attributes = {"kernel_shape": [3, 1, 4], "strides": [2, 1, 1], "pads": [2, 0, 0, 1, 0, 1]}
     case = one("LpPool", x, ceil_mode=1, **attributes)
     assert not difference(folded(case), expected_of(case)[0], 1e-5)
+
+
+def test_a_bound_that_clip_lacks_is_the_last_finite_number(tmp_path: Path) -> None:
+    """As the standard says; onnx.reference lets infinities through."""
+    x = np.array([-np.inf, -2, 0.5, np.inf, np.nan], np.float32)
+    cases = []
+    for kind in (np.float16, np.float32, np.float64):
+        low, high = (np.array(bound, kind) for bound in (-1, 1))
+        cases += [one("Clip", x.astype(kind), low), one("Clip", x.astype(kind), None, high)]
+        cases.append(one("Clip", x.astype(kind)))
+    check(cases, tmp_path)
+
+
+def test_a_problem_upstream_does_not_stop_the_look_at_other_nodes() -> None:
+    """Whoever asks for readers in a graph with a tensor of unknown shape."""
+    node = Node("n", "Relu", ("unknown",), ("y",))
+    graph = Graph("g", (), ("y",), (node,), {}, {})
+    assert graph.consumers() == {"unknown": [node]}
