@@ -34,8 +34,9 @@ def _elu(node: Node, arguments: list[Expr]) -> Expr:
 
 def _selu(node: Node, arguments: list[Expr]) -> Expr:
     (x,) = arguments
-    alpha = node.attr("alpha", 1.6732631921768188)
-    return select(x < 0, apply("expm1", x) * alpha, x) * node.attr("gamma", 1.0507010221481323)
+    alpha: float = node.attr("alpha", 1.6732631921768188)
+    gamma: float = node.attr("gamma", 1.0507010221481323)
+    return select(x < 0, apply("expm1", x) * alpha, x) * gamma
 
 
 def _celu(node: Node, arguments: list[Expr]) -> Expr:
