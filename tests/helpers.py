@@ -24,6 +24,7 @@ from onnx.reference import ReferenceEvaluator
 
 import ramforge
 import ramforge.kernels  # fills the registry
+from ramforge.compiler.ir import DType
 from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
 from ramforge.runtime.drivers.emulator import Order
 from ramforge.runtime.session import Session
@@ -116,7 +117,18 @@ def model_of(cases: Sequence[Case]) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "cases", inputs, infos, constants)
     imports = [helper.make_opsetid("", cases[0].opset)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=10)
-    return onnx.shape_inference.infer_shapes(model)
+    model = onnx.shape_inference.infer_shapes(model)
+    wanted = [value for case in cases for value in case.expected or (None,) * len(case.outputs)]
+    for output, value in zip(model.graph.output, wanted, strict=True):
+        if value is not None and any(dim.dim_param for dim in output.type.tensor_type.shape.dim):
+            _declare(output, value)
+    return model
+
+
+def _declare(output: onnx.ValueInfoProto, value: Array) -> None:
+    """Say what shape an output will have that depends on values."""
+    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+    output.CopyFrom(helper.make_tensor_value_info(output.name, kind, value.shape))
 
 
 def _renamed(nodes: Iterable[onnx.NodeProto], prefix: str) -> Iterator[onnx.NodeProto]:
@@ -153,6 +165,9 @@ def difference(found: Array, wanted: Array, tolerance: float) -> str:
     """What is wrong with a result; empty if nothing is."""
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return f"{found.dtype}{found.shape}, expected {wanted.dtype}{wanted.shape}"
+    if wanted.dtype.kind == "V":  # a type that NumPy does not have itself
+        wide = DType.of(wanted).wide.numpy
+        found, wanted = found.astype(wide), wanted.astype(wide)
     if wanted.dtype.kind != "f":
         wrong = int((found != wanted).sum())
         return f"{wrong} of {wanted.size} elements differ" if wrong else ""
@@ -218,6 +233,10 @@ def numbers(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:
         return np.asarray(random.standard_normal(shape)).astype(kind)
     if kind.kind == "b":
         return np.asarray(random.integers(0, 2, shape)).astype(kind)
+    if kind.kind == "V":
+        label = DType.of(kind)
+        floats = numbers(*shape, seed=seed) if label.is_float else numbers(*shape, dtype=np.int8)
+        return (np.exp2(floats) if label is DType.FLOAT8E8M0 else floats).astype(kind)
     limits = np.iinfo(kind)
     return np.asarray(random.integers(limits.min, limits.max, shape, dtype=kind, endpoint=True))
 
