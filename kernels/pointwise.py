@@ -173,7 +173,7 @@ def _clip(node: Node, arguments: list[Expr]) -> Expr:
         if len(node.inputs) > slot and node.inputs[slot]:
             result = apply(function, result, next(present))
         elif result.dtype.is_float:  # an absent bound is the last finite number
-            limits = ml_dtypes.finfo(result.dtype.numpy)
+            limits = ml_dtypes.finfo(result.dtype.numpy)  # type: ignore[no-untyped-call]
             bound = float(limits.min if slot == 1 else limits.max)
             result = apply(function, result, const(bound, result.dtype))
     return result
