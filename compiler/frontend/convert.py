@@ -5,31 +5,27 @@ Models that are newer already stay as they are: what changed since then added at
 no other form. 21 is also what the oldest onnx that we allow knows, so the result does not depend on
 the installed one.
 
-onnx's converter does the work. Two of its upgrades change what a model computes (seen with onnx
-1.23), so they are done here: Hardmax before 13 (flattens to 2-D), and Resize and Upsample before 11
-(asymmetric, rounding down).
+onnx's converter does the work, once ``old_forms`` has rewritten what it lacks or gets wrong. Resize
+and Upsample before 11 (asymmetric, rounding down) are put right after it.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import onnx
 from onnx import checker, helper, inliner, version_converter
 
 from ramforge.compiler.errors import InvalidModel, UnsupportedModel
 from ramforge.compiler.frontend import problems
+from ramforge.compiler.frontend.old_forms import rewrite_old_forms
 from ramforge.compiler.frontend.origins import adopt
 from ramforge.compiler.frontend.slim import (
     SlimModel,
     copy_with_nodes,
     first_line,
     lift_constant_nodes,
-    tensor_names,
-    unique_name,
 )
+from ramforge.compiler.frontend.subgraphs import all_nodes
 
-OLDEST_OPSET = 9
 TARGET_OPSET = 21
 UNKNOWN_DOMAIN = "ramforge.unknown"
 
@@ -45,13 +41,6 @@ def check(slim: SlimModel) -> SlimModel:
             slim,
             "the opset of the default domain (ai.onnx) is not imported",
             "export the model again with onnx.helper.make_model",
-        )
-    if slim.opset < OLDEST_OPSET:
-        _invalid(
-            slim,
-            f"opset {slim.opset} is older than {OLDEST_OPSET}, the oldest supported",
-            f"export the model with opset {TARGET_OPSET}, or upgrade it with "
-            f"onnx.version_converter.convert_version(model, {TARGET_OPSET})",
         )
     if slim.opset > newest:
         _invalid(
@@ -82,10 +71,11 @@ def convert(slim: SlimModel) -> SlimModel:
     opset = slim.opset
     if opset >= TARGET_OPSET:
         return slim
-    if opset < 13:
-        slim = _flatten_hardmax(slim)
+    slim = rewrite_old_forms(slim)
     resized = {
-        node.output[0] for node in slim.proto.graph.node if node.op_type in ("Upsample", "Resize")
+        node.output[0]
+        for node in all_nodes(slim.proto.graph)
+        if node.op_type in ("Upsample", "Resize")
     }
     try:
         converted = version_converter.convert_version(slim.proto, TARGET_OPSET)
@@ -155,33 +145,8 @@ def _inline_local_functions(slim: SlimModel) -> SlimModel:
     return lift_constant_nodes(adopt(slim, inlined))
 
 
-def _flatten_hardmax(slim: SlimModel) -> SlimModel:
-    """Hardmax over all axes from ``axis`` on, which is what it meant before opset 13."""
-    if not any(node.op_type == "Hardmax" for node in slim.proto.graph.node):
-        return slim
-    taken = tensor_names(slim.proto)
-    nodes = [
-        new
-        for node in slim.proto.graph.node
-        for new in (_flat_hardmax(node, taken) if node.op_type == "Hardmax" else (node,))
-    ]
-    return adopt(slim, copy_with_nodes(slim.proto, nodes))
-
-
-def _flat_hardmax(node: onnx.NodeProto, taken: set[str]) -> Iterator[onnx.NodeProto]:
-    source, output = node.input[0], node.output[0]
-    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-    shape, flat, result = (
-        unique_name(f"{output}_{part}", taken) for part in ("shape", "flat", "2d")
-    )
-    yield helper.make_node("Shape", [source], [shape])
-    yield helper.make_node("Flatten", [source], [flat], axis=axis)
-    yield helper.make_node("Hardmax", [flat], [result], name=node.name, axis=1)
-    yield helper.make_node("Reshape", [result, shape], [output])
-
-
 def _keep_old_resize(proto: onnx.ModelProto, outputs: set[str]) -> None:
-    for node in proto.graph.node:
+    for node in all_nodes(proto.graph):
         if node.op_type == "Resize" and node.output[0] in outputs:
             node.attribute.extend(
                 [

@@ -120,6 +120,12 @@ def failed_conversion(opset: int, target: int, detail: str) -> Problem:
     return Problem("model", "", reason, f"export the model with opset {target} or newer")
 
 
+def old_form(origin: Origin, operator: str, opset: int, reason: str) -> Problem:
+    """A node of an old opset without a faithful newer form."""
+    reason = f"its form of opset {opset} has no newer one: {reason}"
+    return Problem(origin.node, operator, reason, "export the model with a newer opset")
+
+
 def inference_errors(message: str, origin_of: dict[str, Origin]) -> tuple[Problem, ...]:
     """What onnx's shape inference complains about, a row for each node."""
     fix = "check the model and the shapes given for its inputs, then export it again"
