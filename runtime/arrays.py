@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import ml_dtypes
 import numpy as np
 
 from ramforge.codegen.artifact import Files, Port
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.ir import Array, DType
 
-# NumPy's own format functions; its older releases left them without types.
+# NumPy's own format functions, whose older releases left them without types, as ml_dtypes does.
 _NPY: Any = np.lib.format
+_ml_dtypes: Any = ml_dtypes
 
 _DAMAGED = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -61,7 +63,7 @@ def _write(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                _NPY.write_array(entry, array, allow_pickle=False)
+                _NPY.write_array(entry, array.view(_bare(array.dtype)), allow_pickle=False)
 
 
 def made_up(ports: Sequence[Port], seed: int) -> dict[str, Array]:
@@ -70,18 +72,35 @@ def made_up(ports: Sequence[Port], seed: int) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     for port in ports:
         kind, dtype = DType.named(port.dtype), port.numpy
-        if kind.is_float:
+        if kind is DType.FLOAT8E8M0:  # powers of two
+            inputs[port.name] = np.exp2(generator.standard_normal(port.shape)).astype(dtype)
+        elif kind.is_float:
             inputs[port.name] = generator.standard_normal(port.shape).astype(dtype)
         elif kind is DType.BOOL:
             inputs[port.name] = generator.integers(0, 2, port.shape).astype(dtype)
         else:
-            inputs[port.name] = generator.integers(0, LARGEST_MADE_UP, port.shape).astype(dtype)
+            end = min(LARGEST_MADE_UP, int(_ml_dtypes.iinfo(dtype).max) + 1)
+            inputs[port.name] = generator.integers(0, end, port.shape).astype(dtype)
     return inputs
 
 
 def completed(ports: Sequence[Port], given: Mapping[str, Array], seed: int) -> dict[str, Array]:
     """The given inputs, and made-up ones for the rest."""
-    return {**made_up(ports, seed), **given}
+    wanted = {port.name: port.numpy for port in ports}
+    typed = {name: _typed(array, wanted.get(name)) for name, array in given.items()}
+    return {**made_up(ports, seed), **typed}
+
+
+def _typed(array: Array, wanted: np.dtype[Any] | None) -> Array:
+    """Bare bytes as the type that they are of."""
+    if wanted is None or array.dtype != _bare(wanted):
+        return array
+    return array.view(wanted)
+
+
+def _bare(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in a file: NumPy has no name for those of ml_dtypes."""
+    return dtype if dtype.isbuiltin == 1 else np.dtype((np.void, dtype.itemsize))
 
 
 def _visible(name: str) -> str:

@@ -22,9 +22,12 @@ from ramforge.compiler.frontend.slim import (
     dtype_of,
     hold_constants,
 )
-from ramforge.compiler.ir import Array
+from ramforge.compiler.ir import Array, DType
 
 _LISTED = 20
+_PACKED = {
+    DType.FLOAT4E2M1: 2, DType.INT4: 2, DType.UINT4: 2, DType.INT2: 4, DType.UINT2: 4,
+}  # fmt: skip
 
 
 def load(model: str | os.PathLike[str] | onnx.ModelProto) -> SlimModel:
@@ -131,8 +134,16 @@ class _External:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         dtype = dtype_of(tensor.data_type)
         count = int(np.prod(tensor.dims, dtype=np.int64))
-        length = count * dtype.itemsize if dtype else int(entries.get("length", 0))
+        if dtype:
+            length = -(-count // _in_a_byte(dtype)) * dtype.itemsize
+        else:
+            length = int(entries.get("length", 0))
         return _External(entries.get("location", ""), int(entries.get("offset", 0)), length)
+
+
+def _in_a_byte(dtype: DType) -> int:
+    """How many elements a file packs into a byte."""
+    return _PACKED.get(dtype, 1)
 
 
 def _is_external(tensor: onnx.TensorProto) -> bool:
@@ -225,10 +236,21 @@ class _TensorReader:
         dtype = dtype_of(tensor.data_type)
         assert dtype is not None and self._folder is not None
         shape = tuple(tensor.dims)
-        if not external.length:
-            return np.zeros(shape, dtype.numpy)
-        data = self._map(external.location)[external.offset : external.offset + external.length]
+        data = self._bytes(external)
+        if _in_a_byte(dtype) > 1:
+            packed = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
+            packed.raw_data = data.tobytes()
+            return numpy_helper.to_array(packed)
         return data.view(dtype.numpy).reshape(shape)
+
+    def read_raw(self, tensor: onnx.TensorProto) -> bytes:
+        """The bytes of external data."""
+        return self._bytes(_External.of(tensor)).tobytes()
+
+    def _bytes(self, external: _External) -> Array:
+        if not external.length:  # an empty file cannot be mapped
+            return np.zeros(0, np.uint8)
+        return self._map(external.location)[external.offset : external.offset + external.length]
 
     def _map(self, location: str) -> Array:
         if location not in self._maps:
@@ -250,7 +272,7 @@ def _with_inner_data(proto: onnx.ModelProto, reader: _TensorReader) -> onnx.Mode
     inner = filter(_is_external, [*_node_tensors(proto.graph.node), *functions])
     for tensor in inner:
         if dtype_of(tensor.data_type) is not None:
-            tensor.raw_data = reader.read(tensor).tobytes()
+            tensor.raw_data = reader.read_raw(tensor)
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
     return proto

@@ -9,6 +9,7 @@
 #if defined(__CUDACC__)
 #if defined(__NVCC_DIAG_PRAGMA_SUPPORT__) || defined(__CUDACC_RTC__)
 #pragma nv_diag_suppress 177  // a program uses only part of the library
+#pragma nv_diag_suppress 186  // templates ask unsigned numbers too whether they are negative
 #endif
 #define RF_DEVICE static __device__ __forceinline__
 #define RF_MEMBER __device__ __forceinline__

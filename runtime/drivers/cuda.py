@@ -321,7 +321,7 @@ class _Stopwatch:
 
 def _plain_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type in which cupy moves elements: it does not know those of ml_dtypes."""
-    return np.dtype(f"uint{8 * dtype.itemsize}") if dtype.kind == "V" else dtype
+    return dtype if dtype.isbuiltin == 1 else np.dtype(f"uint{8 * dtype.itemsize}")
 
 
 def _plain(array: Array) -> Array:
