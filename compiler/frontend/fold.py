@@ -51,12 +51,19 @@ _GROWING = frozenset(
     ("Expand", "Tile", "ConstantOfShape", "Range", "Pad", "Resize", "OneHot", "EyeLike", "Upsample")
 )
 
+# Defaults that onnx's shape inference does not know (seen with onnx 1.23).
+_UNKNOWN_DEFAULTS = {
+    "STFT": helper.make_attribute("onesided", 1),
+    "MeanVarianceNormalization": helper.make_attribute("axes", [0, 2, 3]),
+}
+
 Shape = tuple[int, ...]
 
 
 def infer(slim: SlimModel) -> Inferred:
     """One run of onnx's shape inference; errors do not stop it."""
     proto = copy_with_nodes(slim.proto, slim.proto.graph.node)
+    _write_defaults(proto)
     types = {value.name: value.type for value in proto.graph.input}
     for tensor in proto.graph.initializer:
         types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
@@ -81,6 +88,13 @@ def infer(slim: SlimModel) -> Inferred:
     except Exception:  # then there are no types, and the complaint says why
         inferred = proto
     return Inferred(slim.with_proto(inferred), complaint)
+
+
+def _write_defaults(proto: onnx.ModelProto) -> None:
+    for node in proto.graph.node:
+        default = _UNKNOWN_DEFAULTS.get(node.op_type)
+        if default and not any(attribute.name == default.name for attribute in node.attribute):
+            node.attribute.append(default)
 
 
 def infer_and_fold(slim: SlimModel) -> Inferred:
