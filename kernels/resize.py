@@ -134,10 +134,11 @@ def _resize(node: Node, graph: Graph) -> tuple[Node, ...]:
     if mode == "nearest" or not readers:
 
         def element(*at: Index) -> Expr:
-            places = enumerate(at)
-            return finished(
-                x.at([readers[n].place(i, 0) if n in readers else i for n, i in places])
-            )
+            places = [
+                readers[axis].place(place, 0) if axis in readers else place
+                for axis, place in enumerate(at)
+            ]
+            return finished(x.at(places), *at)
 
         steps.map(steps.shape(), element, to=0)
         return steps.nodes()

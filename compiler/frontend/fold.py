@@ -1,8 +1,7 @@
 """Infers shapes and computes what is known, until nothing changes.
 
 Input: a SlimModel, output: the same model with types of all tensors that can be known, where chains
-such as Shape - Gather - Concat - Reshape have become constants, and an If whose condition is known
-has become the branch it takes.
+such as Shape - Gather - Concat - Reshape have become constants.
 
 The values are computed one node at a time: importing onnxscript's optimizer alone takes longer than
 a whole import here.
@@ -18,13 +17,11 @@ import onnx
 from onnx import helper, shape_inference
 
 from ramforge.compiler.frontend.evaluate import evaluate
-from ramforge.compiler.frontend.origins import adopt
 from ramforge.compiler.frontend.slim import (
     Inferred,
     SlimModel,
     copy_with_nodes,
     dtype_of,
-    lift_constant_nodes,
     static_shape,
     with_constants,
 )
@@ -114,23 +111,16 @@ def fold(slim: SlimModel) -> SlimModel:
     known = {name: array for name, array in slim.constants.items() if array.nbytes <= FOLD_BYTES}
     found: dict[str, Array] = {}
     kept: list[onnx.NodeProto] = []
-    branched = False
     for node in slim.proto.graph.node:
         results = _results(node, slim.proto, known, types)
         if results is not None:
             known.update(results)
             found.update(results)
             continue
-        branch = _taken_branch(node, known)
-        branched = branched or branch is not None
-        kept.extend([node] if branch is None else branch)
-    if not found and not branched:
+        kept.append(node)
+    if not found:
         return slim
-    proto = copy_with_nodes(slim.proto, kept)
-    if branched:
-        slim = lift_constant_nodes(adopt(slim, proto))
-        return with_constants(slim, found)
-    return with_constants(slim.with_proto(proto), found)
+    return with_constants(slim.with_proto(copy_with_nodes(slim.proto, kept)), found)
 
 
 def _results(
@@ -175,23 +165,3 @@ def _measure(
     bounds = {attribute.name: attribute.i for attribute in node.attribute}
     part = slice(bounds.get("start", 0), bounds.get("end", len(shape)))
     return {node.output[0]: np.array(shape[part], np.int64)}
-
-
-def _taken_branch(node: onnx.NodeProto, known: Mapping[str, Array]) -> list[onnx.NodeProto] | None:
-    """The nodes of the branch that an If with a known condition takes.
-
-    Names need no change: ONNX forbids a subgraph to repeat a name of the graph around it.
-    """
-    if node.op_type != "If" or node.domain not in ("", "ai.onnx") or node.input[0] not in known:
-        return None
-    wanted = "then_branch" if bool(known[node.input[0]].item()) else "else_branch"
-    branch = next(attribute.g for attribute in node.attribute if attribute.name == wanted)
-    nodes = [
-        helper.make_node("Constant", [], [tensor.name], value=tensor)
-        for tensor in branch.initializer
-    ]
-    nodes.extend(branch.node)
-    for output, value in zip(node.output, branch.output, strict=True):
-        if output:
-            nodes.append(helper.make_node("Identity", [value.name], [output]))
-    return nodes
