@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE_FILES = $(shell find kernels runtime -type f \
 	\( -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) | sort)
 
-.PHONY: demo test lint types gpu-check clean
+.PHONY: demo test lint types conformance gpu-check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/demo.stamp
@@ -22,6 +22,10 @@ lint: $(VENV)/test.stamp
 
 types: $(VENV)/test.stamp
 	$(BIN)/python tests/typecheck.py
+
+# All of ONNX's own tests: on the host, as CUDA through NVRTC, some in the emulator. Half an hour.
+conformance: $(VENV)/test.stamp
+	$(BIN)/python -m tests.conformance --report
 
 # On the GPU machine the packages are the system's own, and only this one is installed: offline.
 gpu-check:

@@ -1,38 +1,41 @@
-"""Runs tests, each in a child process of its own with a time limit.
-
-Children are forked from a process that has everything imported, so that a test costs what it costs
-and no more. What a child did not report, it crashed or hung in.
+"""Runs tests of the suite in this process, or each in a child of its own, and says what came of
+them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import multiprocessing
-import os
-import signal
+import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection, wait
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
+import onnx
 
 import ramforge.onnx_backend as backend
+from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.errors import CompileError, RamforgeError, ShapeError
-from tests.conformance.suite import SuiteTest, operators
+from tests.conformance.children import Failure, run_each
+from tests.conformance.suite import SuiteTest, foreign_kinds, operators
 
 PASSED, REFUSED, WRONG, CRASHED, TIMEOUT = "passed", "refused", "wrong", "crashed", "timeout"
 OUTCOMES = (PASSED, REFUSED, WRONG, CRASHED, TIMEOUT)
 SECONDS = 120.0
+# A result that nothing computed, or that no input of a run can change.
+IDLE, CONSTANT = "no rTask ran", "no output depends on an input of the run"
+
+_FOLDER = re.compile(r"(?<![\w:/])/(?:[\w.+-]+/)+")
+_OPERANDS = re.compile(r"rf_operands\[\] = \{\n(.*?)^\};", re.M | re.S)
+_SPACE = re.compile(r"^\s*\{(\d+), ", re.M)
+_FIRST_INPUT = 2  # behind workspace and weights
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one test. ``idle`` says that no rTask ran, ``bound`` which inputs were made
-    constants because a shape depends on them, ``source`` where the emitted file is.
+    """What came of one test. ``folded`` says how little was left to a run, ``bound`` which inputs
+    were made constants because a shape depends on them, ``foreign`` which of its inputs and outputs
+    are no tensors of numbers. ``nvrtc`` and ``emulator`` are empty where they were not asked.
     """
 
     name: str
@@ -40,117 +43,90 @@ class Row:
     operators: tuple[str, ...]
     outcome: str
     reason: str = ""
-    seconds: float = 0.0
-    idle: bool = False
+    folded: str = ""
     bound: tuple[str, ...] = ()
-    source: str = ""
-    types: tuple[str, ...] = field(default=())
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    types: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    nvrtc: str = ""
+    emulator: str = ""
+    seconds: float = 0.0
 
 
 def run_test(test: SuiteTest) -> Row:
-    """Run one test in this process."""
+    """Run one test in this process, through the official interface, on the CPU."""
     started = time.perf_counter()
     model = test.model()
     found: dict[str, Any] = {}
-    outcome, reason = PASSED, ""
-    try:
+
+    def run() -> None:
         prepared = backend.prepare(model, "CPU")
         assert prepared is not None
         for inputs, expected in test.data_sets(model):
             outputs = prepared.run(inputs)
-            artifact = prepared.artifact
-            found = {
-                "idle": artifact.manifest["schedule"]["rtasks"] == 0,
-                "bound": prepared.bound,
-                "source": str(artifact.source),
-                "types": tuple(sorted({port.dtype for port in artifact.inputs + artifact.outputs})),
-            }
+            found.update(facts(prepared.artifact), bound=prepared.bound)
             test.compare(expected, list(outputs))
-    except (CompileError, ShapeError) as error:
-        outcome, reason = REFUSED, str(error)
-    except AssertionError as error:
-        outcome, reason = WRONG, _shortened(str(error) or traceback.format_exc())
-    except RamforgeError as error:
-        outcome, reason = CRASHED, f"{type(error).__name__}: {error}"
-    except Exception:
-        outcome, reason = CRASHED, _shortened(traceback.format_exc())
+
+    outcome, reason = outcome_of(run)
     seconds = round(time.perf_counter() - started, 3)
-    return Row(test.name, test.kind, operators(model), outcome, reason, seconds, **found)
+    row = _row(test, model, outcome, reason)
+    return replace(row, seconds=seconds, **found)
+
+
+def _row(test: SuiteTest, model: onnx.ModelProto, outcome: str, reason: str) -> Row:
+    return Row(
+        test.name, test.kind, operators(model), outcome, reason, foreign=foreign_kinds(model)
+    )
+
+
+def outcome_of(run: Any) -> tuple[str, str]:
+    """What came of a call, and why."""
+    try:
+        run()
+    except (CompileError, ShapeError) as error:
+        return REFUSED, _without_folders(str(error))
+    except AssertionError as error:
+        return WRONG, _shortened(str(error) or traceback.format_exc())
+    except RamforgeError as error:
+        return CRASHED, _shortened(f"{type(error).__name__}: {error}")
+    except Exception:
+        return CRASHED, _shortened(traceback.format_exc())
+    return PASSED, ""
+
+
+def facts(artifact: Artifact) -> dict[str, Any]:
+    """What a program that ran says about itself."""
+    ports = artifact.inputs + artifact.outputs
+    folded = ""
+    if artifact.manifest["schedule"]["rtasks"] == 0:
+        folded = IDLE
+    elif not _reads_inputs(artifact):
+        folded = CONSTANT
+    return {"folded": folded, "types": tuple(sorted({port.dtype for port in ports}))}
+
+
+def _reads_inputs(artifact: Artifact) -> bool:
+    table = _OPERANDS.search(artifact.text())
+    assert table is not None
+    spaces = {int(space) for space in _SPACE.findall(table[1])}
+    return any(_FIRST_INPUT + number in spaces for number in range(len(artifact.inputs)))
 
 
 def _shortened(text: str) -> str:
     lines = [line for line in text.strip().splitlines() if line.strip()]
-    return "\n".join(lines[-12:])
+    return _without_folders("\n".join(lines[-12:]))
+
+
+def _without_folders(text: str) -> str:
+    """The same on every machine."""
+    return _FOLDER.sub("", text)
 
 
 def run_all(
     tests: Sequence[SuiteTest], workers: int = 2, seconds: float = SECONDS
 ) -> Iterator[Row]:
     """The rows of all tests, in the order in which they end."""
-    pending = iter(tests)
-    running: dict[Connection, _Child] = {}
-    gc.collect()
-    gc.freeze()  # children would otherwise copy what they never look at
-    while True:
-        for test in _take(pending, workers - len(running)):
-            child = _Child(test, seconds)
-            running[child.pipe] = child
-        if not running:
-            return
-        first = min(child.deadline for child in running.values())
-        ready = wait(list(running), timeout=max(0.0, first - time.monotonic()))
-        now = time.monotonic()
-        for pipe, child in list(running.items()):
-            if pipe in ready or child.deadline <= now:
-                del running[pipe]
-                yield child.row(pipe in ready)
-
-
-def _take(items: Iterable[SuiteTest], count: int) -> Iterator[SuiteTest]:
-    for _, item in zip(range(count), items, strict=False):
-        yield item
-
-
-class _Child:
-    """A test at work."""
-
-    def __init__(self, test: SuiteTest, seconds: float) -> None:
-        self.test = test
-        self.deadline = time.monotonic() + seconds
-        self._seconds = seconds
-        self.pipe, other = _CONTEXT.Pipe(duplex=False)
-        self._process = _CONTEXT.Process(target=_work, args=(run_test, test, other))
-        self._process.start()
-        other.close()
-
-    def row(self, is_ready: bool) -> Row:
-        test = self.test
-        try:
-            if is_ready:
-                row: Row = self.pipe.recv()
-                return row
-            outcome, reason = TIMEOUT, f"no result in {self._seconds:g} s"
-        except EOFError:
-            self._process.join()
-            outcome, reason = CRASHED, f"the process ended with {self._process.exitcode}"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid or 0, signal.SIGKILL)
-            self._process.join()
-            self.pipe.close()
-        return Row(test.name, test.kind, operators(test.model()), outcome, reason)
-
-
-_CONTEXT = multiprocessing.get_context("fork")
-
-
-def _work(run: Callable[[SuiteTest], Row], test: SuiteTest, pipe: Connection) -> None:
-    os.setpgid(0, 0)  # so that a compiler it started ends with it
-    np.seterr(all="ignore")
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    pipe.send(run(test))
-    pipe.close()
+    for test, result in run_each(tests, run_test, workers, seconds):
+        if isinstance(result, Failure):
+            outcome = TIMEOUT if result.hung else CRASHED
+            result = _row(test, test.model(), outcome, result.reason)
+        yield result
