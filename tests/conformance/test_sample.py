@@ -12,7 +12,7 @@ RECORDED_WITH, RECORDED = report.read()
 
 
 @pytest.mark.skipif(
-    RECORDED_WITH != onnx.__version__, reason=f"the record is of onnx {RECORDED_WITH}"
+    onnx.__version__ != RECORDED_WITH, reason=f"the record is of onnx {RECORDED_WITH}"
 )
 def test_a_sample_of_the_suite_comes_out_as_recorded() -> None:
     tests = {test.name: test for test in suite.tests(without=sample.SLOW_FILES)}
