@@ -57,6 +57,14 @@ class UnsupportedModel(CompileError):
         super().__init__("\n".join(lines))
 
 
+MISFIT_FIX = "check the model with ONNX Runtime; if it runs there, this is a bug of ramforge"
+
+
+def misfit(error: Exception) -> str:
+    """The reason if an operator could not make sense of a node."""
+    return f"its attributes and operands do not fit together ({type(error).__name__}: {error})"
+
+
 class InvalidModel(CompileError):
     """The file is not a readable ONNX model."""
 

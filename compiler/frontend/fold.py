@@ -75,8 +75,12 @@ def infer(slim: SlimModel) -> Inferred:
             value.type.tensor_type.ClearField("shape")
     outputs = {value.name for value in proto.graph.output}
     proto.graph.value_info.extend(v for name, v in slim.settled.items() if name not in outputs)
+    # of an unsupported type there is a problem anyhow, and it is the one to tell of
+    plain = all(dtype_of(value.type.tensor_type.elem_type) for value in proto.graph.input)
     try:
-        inferred = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+        inferred = shape_inference.infer_shapes(
+            proto, check_type=plain, strict_mode=True, data_prop=True
+        )
         return Inferred(slim.with_proto(inferred), "")
     except Exception as error:  # C++ errors without a common base; the message is kept
         complaint = str(error)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from ramforge.compiler import registry
+from ramforge.compiler.errors import MISFIT_FIX, CompileError, Problem, UnsupportedModel, misfit
 from ramforge.compiler.expressions.computation import computation_of
 from ramforge.compiler.expressions.steps import CHECK, CONSTANT
 from ramforge.compiler.ir import Array, Graph, Node, Tensor
+from ramforge.compiler.registry import Operator
 
 
 def express(graph: Graph) -> Graph:
@@ -27,7 +29,7 @@ def express(graph: Graph) -> Graph:
             continue
         operator = registry.find(node.op)
         assert operator is not None, f"the front end let {node.op} through"
-        for step in operator.express(node, graph):
+        for step in _steps(operator, node, graph):
             (name,) = step.outputs
             if CONSTANT in step.attrs:
                 known[name] = step.attrs[CONSTANT]
@@ -43,3 +45,13 @@ def express(graph: Graph) -> Graph:
             nodes.append(step)
     new = [tensor for tensor in made if tensor.name not in graph.tensors]
     return graph.rebuilt(nodes, new, known, checks)
+
+
+def _steps(operator: Operator, node: Node, graph: Graph) -> tuple[Node, ...]:
+    try:
+        return operator.express(node, graph)
+    except CompileError:
+        raise
+    except Exception as error:  # malformed models come this far where onnx does not look
+        problem = Problem(node.origin[0], node.op, misfit(error), MISFIT_FIX)
+        raise UnsupportedModel(graph.name, (problem,)) from error
