@@ -18,6 +18,7 @@ from ramforge.compiler.frontend import dimensions, problems
 from ramforge.compiler.frontend.convert import UNKNOWN_DOMAIN
 from ramforge.compiler.frontend.declared import solve
 from ramforge.compiler.frontend.expand import is_expandable
+from ramforge.compiler.frontend.fitting import refusal
 from ramforge.compiler.frontend.slim import Inferred, SlimModel, dtype_of, element_label
 from ramforge.compiler.frontend.tidy import Tidied, tidy
 from ramforge.compiler.ir import Array, DType, Graph, Node, Tensor
@@ -161,8 +162,8 @@ def _node_problem(
             return problems.produced_type(origin, node.op, name, known.label)
         if known.shape is None:
             return problems.unknown_shape(origin, node.op, name, known.found)
-    refusal = operator.refuse(node, graph)
-    return Problem(origin.node, node.op, *refusal) if refusal else None
+    found = refusal(operator, node, graph)
+    return Problem(origin.node, node.op, *found) if found else None
 
 
 def _distinct(found: Iterable[Problem]) -> Iterator[Problem]:
