@@ -1,6 +1,6 @@
 """The front end: ONNX in, Graph out.
 
-    load -> bind -> check -> convert -> (infer, fold, expand, again) -> tidy -> build
+    load -> bind -> check -> convert -> (infer, fold, expand, unroll, again) -> tidy -> build
 
 What always holds for the result: static shapes, constants out of protobuf, one form of each
 operator, nothing in it that the registry lacks. Whatever stops that is raised as one error that
@@ -17,6 +17,7 @@ from types import MappingProxyType
 import onnx
 
 from ramforge.compiler.frontend.build import build
+from ramforge.compiler.frontend.control_flow import select, unroll
 from ramforge.compiler.frontend.convert import check, convert
 from ramforge.compiler.frontend.declared import settle
 from ramforge.compiler.frontend.dimensions import bind
@@ -64,7 +65,9 @@ def _simplify(
     slim = convert(check(bind(give(load(model), values), shapes, dims)))
     while True:
         inferred = infer_and_fold(slim)
-        slim = expand(inferred.model)
+        slim = unroll(expand(inferred.model))
+        if slim is inferred.model:
+            slim = select(slim)
         if slim is inferred.model:
             slim = settle(slim)
         if slim is inferred.model:

@@ -14,7 +14,7 @@ import onnx
 
 from ramforge.compiler import registry
 from ramforge.compiler.errors import Problem, UnsupportedModel
-from ramforge.compiler.frontend import dimensions, problems
+from ramforge.compiler.frontend import control_flow, dimensions, problems
 from ramforge.compiler.frontend.convert import UNKNOWN_DOMAIN
 from ramforge.compiler.frontend.declared import solve
 from ramforge.compiler.frontend.expand import is_expandable
@@ -149,7 +149,7 @@ def _node_problem(
     whole = all(name in graph.tensors for name in node.inputs if name)
     if operator is None:
         if any(isinstance(value, onnx.GraphProto) for value in node.attrs.values()):
-            return problems.control_flow(origin, node.op)
+            return problems.control_flow(origin, node.op, control_flow.obstacles(slim)[node.name])
         # Not expanded only because its inputs have no types, which is somebody else's problem.
         if not whole and is_expandable(node.op, "", slim.opset):
             return None
@@ -162,6 +162,10 @@ def _node_problem(
             return problems.produced_type(origin, node.op, name, known.label)
         if known.shape is None:
             return problems.unknown_shape(origin, node.op, name, known.found)
+    if control_flow.SAME_SHAPE in node.attrs:
+        yes, no = (graph.tensor(name).shape for name in node.inputs[1:])
+        if yes != no:
+            return problems.unlike_branches(origin, yes, no)
     found = refusal(operator, node, graph)
     return Problem(origin.node, node.op, *found) if found else None
 

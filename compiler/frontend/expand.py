@@ -23,6 +23,7 @@ from ramforge.compiler.frontend.slim import (
     tensor_names,
     unique_name,
 )
+from ramforge.compiler.frontend.subgraphs import rename
 
 # Removed or kept by the front end itself.
 _PLAIN = ("Constant", "Identity", "Dropout")
@@ -110,8 +111,7 @@ def _body(
         return None
     body = list(result.graph.node)
     unchanged = len(body) == 1 and body[0].op_type == node.op_type
-    has_subgraph = any(attribute.HasField("g") for part in body for attribute in part.attribute)
-    return None if unchanged or has_subgraph else body
+    return None if unchanged else body
 
 
 def _is_typed(value: onnx.ValueInfoProto | None) -> bool:
@@ -138,12 +138,10 @@ def _name(
     renamed: dict[str, str] = {name: name for name in ("", *node.input, *node.output)}
     named = False
     for part in body:
-        for index, name in enumerate(part.input):
-            part.input[index] = renamed[name]
-        for index, name in enumerate(part.output):
+        for name in part.output:
             if name not in renamed:
                 renamed[name] = unique_name(f"{node.name}_{name.removesuffix('__1')}", tensors)
-            part.output[index] = renamed[name]
+        rename(part, renamed)
         if not named and node.output[0] in part.output:
             part.name, named = node.name, True
         else:

@@ -101,11 +101,20 @@ def foreign_domain(origin: Origin, operator: str, domain: str) -> Problem:
     )
 
 
-def control_flow(origin: Origin, operator: str) -> Problem:
-    """A node with subgraphs."""
-    reason = "control flow (a node with subgraphs) is not supported"
-    fix = "export the model with the branch fixed or the loop unrolled"
+def control_flow(origin: Origin, operator: str, obstacle: str) -> Problem:
+    """A node with subgraphs that could not be replaced by what it would run."""
+    reason = f"{obstacle or 'its subgraph is not supported'}: it cannot be unrolled"
+    if origin.operator != operator:
+        reason = f"{operator}, which {origin.operator} is made of: {reason}"
+    fix = "make what it depends on a constant (--bind), or export the model without it"
     return Problem(origin.node, operator, reason, fix)
+
+
+def unlike_branches(origin: Origin, yes: Sequence[int], no: Sequence[int]) -> Problem:
+    """A choice at run time between tensors of two shapes."""
+    reason = f"a run chooses between the shapes {list(yes)} and {list(no)}, expected one shape"
+    fix = "make its condition a constant (--bind), or pad both to one shape"
+    return Problem(origin.node, origin.operator, reason, fix)
 
 
 def unknown_shape(origin: Origin, operator: str, tensor: str, found: str) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 
@@ -42,4 +42,28 @@ def read_names(graph: onnx.GraphProto) -> set[str]:
         names.update(node.input)
         for inner in subgraphs(node):
             names |= read_names(inner)
+    return names
+
+
+def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Change names that a node reads or makes, also where its subgraphs read them."""
+    for index, name in enumerate(node.input):
+        node.input[index] = names.get(name, name)
+    for index, name in enumerate(node.output):
+        node.output[index] = names.get(name, name)
+    for graph in subgraphs(node):
+        inner = {name: new for name, new in names.items() if name not in defined_names(graph)}
+        for part in graph.node:
+            rename(part, inner)
+        for value in graph.output:
+            value.name = inner.get(value.name, value.name)
+
+
+def defined_names(graph: onnx.GraphProto) -> set[str]:
+    """What a graph itself gives a value: its inputs, constants and the outputs of its nodes."""
+    names = {value.name for value in graph.input}
+    names.update(tensor.name for tensor in graph.initializer)
+    names.update(sparse.values.name for sparse in graph.sparse_initializer)
+    for node in graph.node:
+        names.update(filter(None, node.output))
     return names

@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ramforge.compiler import registry
 from ramforge.compiler.frontend import import_model
+from ramforge.compiler.frontend.control_flow import SAME_SHAPE
 from ramforge.compiler.ir import Array, Graph
 
 ALL_OPERATORS = frozenset(schema.name for schema in onnx.defs.get_all_schemas())
@@ -102,6 +103,7 @@ def to_model(graph: Graph, opset: int = 21) -> onnx.ModelProto:
         attrs = {
             key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
             for key, value in node.attrs.items()
+            if key != SAME_SHAPE
         }
         nodes.append(helper.make_node(node.op, node.inputs, node.outputs, node.name, **attrs))
     proto = helper.make_graph(
@@ -122,7 +124,7 @@ def random_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
     feeds = {}
     for name in graph.inputs:
         tensor = graph.tensor(name)
-        values = generator.standard_normal(tensor.shape) * 2
+        values = np.asarray(2 * generator.standard_normal(tensor.shape))
         feeds[name] = values.astype(tensor.dtype.numpy)
     return feeds
 
