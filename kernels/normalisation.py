@@ -1,6 +1,7 @@
 """Operators that need statistics of whole rows: softmax and the normalisations but that of a batch.
 
-They compute in float32, or in float64 if that is the type of the data, whatever is stored.
+They compute in float32, or in float64 if that is the type of the data, whatever is stored; only
+softmax rounds in between.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, select
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
+from ramforge.kernels.casts import limits
 
 Element = Callable[..., Expr]
 
@@ -23,11 +25,33 @@ def _softmax(kind: str) -> None:
         steps = Steps(node, graph)
         x = steps.given(0)
         along = [node.attr("axis", -1) % x.rank] if x.rank else []
+        if kind == comp.SOFTMAX and along and _rounds_everywhere(x, along[0]):
+            _rounded_softmax(steps, x, along[0])
+            return steps.nodes()
         steps.row(kind, x.shape, along, lambda *at: x[at].cast(x.dtype.wide), to=0)
         return steps.nodes()
 
     name = "Softmax" if kind == comp.SOFTMAX else "LogSoftmax"
     register(Operator(name, express, _refuse_integers))
+
+
+def _rounds_everywhere(x: Value, axis: int) -> bool:
+    """Whether a row of ones has a sum in a type that rounds after each operation."""
+    return x.dtype.is_stored_only and x.shape[axis] <= limits(x.dtype)[1]
+
+
+def _rounded_softmax(steps: Steps, x: Value, axis: int) -> None:
+    """Softmax that rounds where ONNX's own function does: differences, powers, sum, quotients."""
+    kept = [1 if number == axis else size for number, size in enumerate(x.shape)]
+    depth = (x.shape[axis],)
+
+    def moved(at: Sequence[Index], place: Index | int) -> list[Index | int]:
+        return [place if number == axis else at[number] for number in range(x.rank)]
+
+    peak = steps.fold(comp.MAXIMUM, kept, depth, lambda *at: x.at(moved(at, at[-1])))
+    powers = steps.map(x.shape, lambda *at: apply("exp", x[at] - peak.at(moved(at, 0))))
+    total = steps.fold(comp.SUM, kept, depth, lambda *at: powers.at(moved(at, at[-1])))
+    steps.map(x.shape, lambda *at: powers[at] / total.at(moved(at, 0)), to=0)
 
 
 def _refuse_integers(node: Node, graph: Graph) -> tuple[str, str] | None:

@@ -19,8 +19,7 @@ from ramforge.codegen.build import nvrtc, toolchain
 from ramforge.compiler.frontend.load import load
 from ramforge.compiler.ir import DType
 from ramforge.runtime import arrays
-from ramforge.runtime.session import Session
-from tests.helpers import Known, model_of, one
+from tests.helpers import Known, check, model_of, numbers, one
 
 STORED = tuple(dtype for dtype in DType if dtype.is_stored_only)
 
@@ -78,15 +77,18 @@ def test_constants_of_every_type_are_read_from_data_files(inner: bool, tmp_path:
 
 
 def test_constants_reach_the_program(tmp_path: Path) -> None:
-    cases = [one("Gather", Known(all_of(dtype, 80)), np.array([3, 0, 2])) for dtype in STORED]
-    cases = [replace(case, opset=25) for case in cases]
-    artifact = ramforge.compile(model_of(cases), target="h200", output=tmp_path / "k.cu")
-    with Session(artifact, "host") as session:
-        places = {port.name: np.array([3, 0, 2]) for port in session.get_inputs()}
-        found = session.run(None, places)
-    for dtype, result in zip(STORED, found, strict=True):
-        assert result.dtype == dtype.numpy
-        assert result.tobytes() == all_of(dtype, 80)[[3, 0, 2]].tobytes(), dtype
+    cases = []
+    for dtype in STORED:
+        held, wide = Known(all_of(dtype)), all_of(dtype).astype(np.float32)
+        if dtype.itemsize == 2:
+            case = one("Gather", held, np.array([3, 0, 2])).giving(held.value[[3, 0, 2]])
+        elif dtype is DType.FLOAT8E8M0:
+            options = {"axis": 0, "output_dtype": onnx.TensorProto.FLOAT}
+            case = one("DequantizeLinear", np.ones(5, np.int8), held, **options).giving(wide)
+        else:
+            case = one("DequantizeLinear", held, np.float32(2)).giving(2 * wide)
+        cases.append(replace(case, opset=25))
+    check(cases, tmp_path)
 
 
 def test_inputs_and_outputs_survive_npz_files(tmp_path: Path) -> None:
@@ -111,6 +113,15 @@ def test_made_up_inputs_are_numbers_of_many_sizes() -> None:
         assert len(np.unique(wide)) >= 2, dtype
         if not dtype.is_float:
             assert wide.min() == 0, dtype
+
+
+def test_softmax_rounds_as_its_function_does(tmp_path: Path) -> None:
+    x = (numbers(3, 40) * 4).astype(np.float16)
+    cases = [replace(one("Softmax", x).reference(), tolerance=0)]
+    cases.append(replace(one("Softmax", x, axis=0).reference(), tolerance=2e-3))
+    long = np.ones((2, 70_000), np.float16)  # their number is no float16
+    cases.append(one("Softmax", long).giving(np.full_like(long, 1 / 70_000)))
+    check(cases, tmp_path)
 
 
 @pytest.mark.skipif(toolchain.find_nvrtc() is None, reason="NVRTC is not installed")
