@@ -35,7 +35,7 @@ def rows(model: onnx.ModelProto, dims: dict[str, int] | None = None) -> list[tup
 
 def test_all_problems_come_at_once() -> None:
     model = parse(
-        """g (float[n,4] x, float16[2] h) => (float[n,4] y) {
+        """g (float[n,4] x, complex64[2] h) => (float[n,4] y) {
         a = my.domain.Fused(x) b = Sin(x) c = NoSuchOperator(x) d = Relu(x)
         e = Cos(d) f = Add(a, b) k = Add(c, e) l = Add(f, k) y = Sin(l) }"""
     )
@@ -122,7 +122,7 @@ def test_refusals_of_the_registry_are_problems(monkeypatch: pytest.MonkeyPatch) 
     assert len(import_model(model, dims={"n": 4}).nodes) == 2
 
 
-@pytest.mark.parametrize("label", ["float16", "bfloat16", "float8e4m3fn", "int4", "string"])
+@pytest.mark.parametrize("label", ["complex64", "complex128", "string"])
 def test_inputs_of_other_types_are_problems(label: str) -> None:
     model = parse("g (float[2] x) => (float[2] y) { a = Identity(x) y = Relu(a) }", 25)
     code = onnx.TensorProto.DataType.Value(label.upper())
@@ -134,7 +134,7 @@ def test_inputs_of_other_types_are_problems(label: str) -> None:
 
 
 @pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize("label", ["float16", "bfloat16", "float8e5m2", "int4", "string"])
+@pytest.mark.parametrize("label", ["complex64", "complex128", "string"])
 def test_constants_of_other_types_are_one_problem_each(label: str, large: bool) -> None:
     size = 4096 if large else 4
     code = onnx.TensorProto.DataType.Value(label.upper())
@@ -150,13 +150,13 @@ def test_constants_of_other_types_are_one_problem_each(label: str, large: bool) 
     assert rows(model) == [("", "tensor 'w'"), ("", "tensor 'k'")]
 
 
-def test_a_cast_to_float16_names_the_node_and_not_its_readers() -> None:
+def test_a_cast_to_text_names_the_node_and_not_its_readers() -> None:
     model = parse(
-        "g (float[2] x) => (float16[2] y) { a = Cast<to = 10>(x) b = Relu(a) y = Relu(b) }"
+        "g (float[2] x) => (string[2] y) { a = Cast<to = 8>(x) b = Identity(a) y = Identity(b) }"
     )
     (problem,) = problems_of(model)
     assert (problem.operator, problem.node) == ("Cast", "Cast_0")
-    assert "float16" in problem.reason
+    assert "string" in problem.reason
 
 
 def test_sequences_and_optionals_are_problems() -> None:
@@ -174,13 +174,12 @@ def test_sequences_and_optionals_are_problems() -> None:
 
 
 @pytest.mark.parametrize("opset", [11, 21])
-def test_control_flow_is_a_problem(opset: int) -> None:
-    text = """g (bool c, float[2] x) => (float[2] y) { z = Relu(x) y = If(c)<
-        then_branch = g1 () => (float[2] a) { a = Relu(z) },
-        else_branch = g2 () => (float[2] b) { b = Add(x, x) }> }"""
+def test_control_flow_that_only_a_run_decides_is_a_problem(opset: int) -> None:
+    text = """g (int64 n, bool c, float[2] x) => (float[2] y) { z = Relu(x) y = Loop(n, c, z)<
+        body = b (int64 i, bool k, float[2] v) => (bool o, float[2] w) {
+            o = Identity(k) w = Relu(v) }> }"""
     (problem,) = problems_of(parse(text, opset))
-    assert (problem.operator, problem.node) == ("If", "If_1")
-    assert "control flow" in problem.reason
+    assert (problem.operator, problem.node) == ("Loop", "Loop_1")
 
 
 def test_shapes_that_depend_on_values_name_the_node(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ramforge.compiler import registry
 from tests.helpers import Array, Case, check, many, numbers
 
 
@@ -284,26 +283,3 @@ def test_products_and_what_surrounds_them(tmp_path: Path) -> None:
 
 def test_outputs_constants_and_integers(tmp_path: Path) -> None:
     check(graph_cases(), tmp_path)
-
-
-def test_every_registered_operator_has_a_case() -> None:
-    from tests.unit import (
-        test_operators_dtypes,
-        test_operators_movement,
-        test_operators_normalisation,
-        test_operators_pointwise,
-        test_operators_products,
-        test_operators_reductions,
-    )
-
-    modules = (
-        test_operators_dtypes,
-        test_operators_movement,
-        test_operators_normalisation,
-        test_operators_pointwise,
-        test_operators_products,
-        test_operators_reductions,
-    )
-    every = [case for module in modules for case in module.CASES]
-    tested = {operator for case in every for operator in case.operators}
-    assert set(registry.names()) - tested == set()

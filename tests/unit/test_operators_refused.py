@@ -16,7 +16,6 @@ CHANNEL = [np.abs(numbers(3, seed=seed)) for seed in range(4)]
 WHOLE = np.ones((3, 3), np.int32)
 BEHIND = {"pads": [0, 0, 2, 2], "ceil_mode": 1}
 REFUSED = {
-    "mode 'reflect'": one("Pad", IMAGE, ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect"),
     "nothing but padding": one("MaxPool", IMAGE, kernel_shape=[2, 2], strides=[5, 5], **BEHIND),
     "no such norm": one("LpPool", IMAGE, kernel_shape=[2, 2], p=0),
     "knows 1 and 2": one("LpNormalization", IMAGE, p=3),
