@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE_FILES = $(shell find kernels runtime -type f \
 	\( -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) | sort)
 
-.PHONY: demo test lint types conformance gpu-check clean
+.PHONY: demo test lint types conformance fuzz gpu-check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/demo.stamp
@@ -26,6 +26,12 @@ types: $(VENV)/test.stamp
 # All of ONNX's own tests: on the host, as CUDA through NVRTC, some in the emulator. Half an hour.
 conformance: $(VENV)/test.stamp
 	$(BIN)/python -m tests.conformance --report
+
+# Random and damaged models for SECONDS; what fails is saved under out/fuzz. Same SEED, same models.
+SECONDS ?= 600
+SEED ?=
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # On the GPU machine the packages are the system's own, and only this one is installed: offline.
 gpu-check:
