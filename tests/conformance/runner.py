@@ -15,7 +15,10 @@ import onnx
 
 import ramforge.onnx_backend as backend
 from ramforge.codegen.artifact import Artifact
+from ramforge.codegen.build import host
+from ramforge.codegen.build.toolchain import find_host_compiler
 from ramforge.compiler.errors import CompileError, RamforgeError, ShapeError
+from ramforge.runtime import api
 from tests.conformance.children import Failure, run_each
 from tests.conformance.suite import SuiteTest, foreign_kinds, operators
 
@@ -125,8 +128,20 @@ def run_all(
     tests: Sequence[SuiteTest], workers: int = 2, seconds: float = SECONDS
 ) -> Iterator[Row]:
     """The rows of all tests, in the order in which they end."""
+    _warm_up()
     for test, result in run_each(tests, run_test, workers, seconds):
         if isinstance(result, Failure):
             outcome = TIMEOUT if result.hung else CRASHED
             result = _row(test, test.model(), outcome, result.reason)
         yield result
+
+
+def _warm_up() -> None:
+    """Fill the tables and caches that every child would otherwise fill for itself."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> warm_up (float[3] x) => (float[3] y)'
+        " { y = Relu(x) }"
+    )
+    api.compile(model, target="host")
+    host.cpu()
+    find_host_compiler()

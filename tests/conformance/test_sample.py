@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from ramforge.codegen.build import host
 from tests.conformance import report, runner, sample, suite
 from tests.conformance.runner import Row
 
@@ -14,7 +15,9 @@ RECORDED_WITH, RECORDED = report.read()
 @pytest.mark.skipif(
     onnx.__version__ != RECORDED_WITH, reason=f"the record is of onnx {RECORDED_WITH}"
 )
-def test_a_sample_of_the_suite_comes_out_as_recorded() -> None:
+def test_a_sample_of_the_suite_comes_out_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tuple("-O0" if flag == "-O3" else flag for flag in host._LANGUAGE)
+    monkeypatch.setattr(host, "_LANGUAGE", plain)  # built in half of the time
     tests = {test.name: test for test in suite.tests(without=sample.SLOW_FILES)}
     wanted = {row.name: row.outcome for row in sample.chosen(RECORDED, tests)}
     assert len(wanted) == sample.SIZE
