@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import onnx
 from onnx import helper
 
 from ramforge.compiler import registry
@@ -25,29 +24,19 @@ def settle(slim: SlimModel) -> SlimModel:
     """
     graph = slim.proto.graph
     values = (*graph.value_info, *graph.output, *graph.input)
-    sizes = ((value.name, static_shape(value.type)) for value in values)
-    shapes = {name: shape for name, shape in sizes if shape is not None}
-    known = {*shapes, *slim.constants}
+    known = {value.name for value in values if static_shape(value.type) is not None}
+    known.update(slim.constants)
     types = element_types(slim.proto)
     settled = dict(slim.settled)
     for node in graph.node:
         if not all(name in known for name in node.input if name):
             continue
-        like = _like_input(node)
         for name in filter(None, node.output):
             shape, kind = slim.declared.get(name), types.get(name)
-            if name == node.output[0] and like in shapes:
-                shape, kind = shapes[like], types.get(like)
             if name in known or name in settled or shape is None or not kind:
                 continue
             settled[name] = helper.make_tensor_value_info(name, kind, shape)
     return slim if len(settled) == len(slim.settled) else replace(slim, settled=settled)
-
-
-def _like_input(node: onnx.NodeProto) -> str:
-    """The tensor whose type and shape the first output has, empty if none is known to."""
-    operator = None if node.domain else registry.find(node.op_type)
-    return node.input[0] if operator is not None and operator.like_input else ""
 
 
 def solve(graph: Graph, settled: Sequence[str]) -> Graph:

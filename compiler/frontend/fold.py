@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper, shape_inference
 
+from ramforge.compiler import registry
 from ramforge.compiler.frontend.evaluate import evaluate
 from ramforge.compiler.frontend.slim import (
     Inferred,
@@ -51,7 +52,6 @@ _GROWING = frozenset(
 # Defaults that onnx's shape inference does not know (seen with onnx 1.23).
 _UNKNOWN_DEFAULTS = {
     "STFT": helper.make_attribute("onesided", 1),
-    "MeanVarianceNormalization": helper.make_attribute("axes", [0, 2, 3]),
 }
 
 Shape = tuple[int, ...]
@@ -61,6 +61,7 @@ def infer(slim: SlimModel) -> Inferred:
     """One run of onnx's shape inference; errors do not stop it."""
     proto = copy_with_nodes(slim.proto, slim.proto.graph.node)
     _write_defaults(proto)
+    _stand_in(proto)
     types = {value.name: value.type for value in proto.graph.input}
     for tensor in proto.graph.initializer:
         types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
@@ -81,14 +82,32 @@ def infer(slim: SlimModel) -> Inferred:
         inferred = shape_inference.infer_shapes(
             proto, check_type=plain, strict_mode=True, data_prop=True
         )
-        return Inferred(slim.with_proto(inferred), "")
+        return Inferred(_as_before(slim, inferred), "")
     except Exception as error:  # C++ errors without a common base; the message is kept
         complaint = str(error)
     try:
         inferred = shape_inference.infer_shapes(proto, data_prop=True)
     except Exception:  # then there are no types, and the complaint says why
         inferred = proto
-    return Inferred(slim.with_proto(inferred), complaint)
+    return Inferred(_as_before(slim, inferred), complaint)
+
+
+def _stand_in(proto: onnx.ModelProto) -> None:
+    """Put an Identity where the output is like the input: of some of these onnx infers nothing, or
+    only through a function body that does not have all types.
+    """
+    for node in proto.graph.node:
+        operator = None if node.domain else registry.find(node.op_type)
+        if operator is not None and operator.like_input and node.input and node.output:
+            ends = [node.input[0]], [node.output[0]]
+            node.CopyFrom(helper.make_node("Identity", *ends, name=node.name))
+
+
+def _as_before(slim: SlimModel, inferred: onnx.ModelProto) -> SlimModel:
+    """The inferred types around the nodes that there were."""
+    del inferred.graph.node[:]
+    inferred.graph.node.extend(slim.proto.graph.node)
+    return slim.with_proto(inferred)
 
 
 def _write_defaults(proto: onnx.ModelProto) -> None:
