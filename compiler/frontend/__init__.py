@@ -23,6 +23,7 @@ from ramforge.compiler.frontend.declared import settle
 from ramforge.compiler.frontend.dimensions import bind
 from ramforge.compiler.frontend.expand import expand
 from ramforge.compiler.frontend.fold import infer_and_fold
+from ramforge.compiler.frontend.lenient import scalars
 from ramforge.compiler.frontend.load import load
 from ramforge.compiler.frontend.slim import Inferred
 from ramforge.compiler.frontend.values import deciding_inputs, give
@@ -65,7 +66,7 @@ def _simplify(
     slim = convert(check(bind(give(load(model), values), shapes, dims)))
     while True:
         inferred = infer_and_fold(slim)
-        slim = unroll(expand(inferred.model))
+        slim = scalars(unroll(expand(inferred.model)))
         if slim is inferred.model:
             slim = select(slim)
         if slim is inferred.model:

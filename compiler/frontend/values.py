@@ -19,6 +19,7 @@ from ramforge.compiler.frontend.slim import (
     element_label,
     with_constants,
 )
+from ramforge.compiler.frontend.subgraphs import all_nodes, subgraphs
 from ramforge.compiler.ir import Array, DType
 
 # What an operand has to be small for: it lists sizes, axes, offsets or repeats.
@@ -126,7 +127,7 @@ def deciding_inputs(model: onnx.ModelProto) -> frozenset[str]:
     """The inputs of a model that a shape depends on, directly or through arithmetic on integers."""
     graph = model.graph
     inputs = {value.name: value for value in graph.input}
-    makers = {name: node for node in graph.node for name in node.output}
+    makers = {name: node for node in all_nodes(graph) for name in node.output}
     pending = list(_operands(graph.node))
     seen: set[str] = set()
     found: set[str] = set()
@@ -140,6 +141,8 @@ def deciding_inputs(model: onnx.ModelProto) -> frozenset[str]:
                 found.add(name)
         elif name in makers and makers[name].op_type not in ("Shape", "Size"):
             pending.extend(makers[name].input)
+            for inner in subgraphs(makers[name]):
+                pending.extend(value.name for value in inner.output)
     return frozenset(found)
 
 
