@@ -10,7 +10,6 @@ import argparse
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from pathlib import Path
 
@@ -112,7 +111,7 @@ def _bytes(model: onnx.ModelProto) -> bytes:
 
 
 def _last(error: Exception) -> str:
-    return traceback.format_exception_only(error)[-1].strip()[:1000]
+    return f"{type(error).__name__}: {error}"[:1000]
 
 
 def main() -> int:

@@ -79,7 +79,7 @@ def _integer_convolution(maker: Maker) -> None:
 
 
 def _pool(op: str, maker: Maker) -> None:
-    kinds = (F32, F32, F64, F16) if op == "MaxPool" else (F32, F32, F64)
+    kinds = {"MaxPool": (F32, F32, F64, F16), "AveragePool": (F32, F64), "LpPool": (F32,)}[op]
     value = maker.some(kinds, 3, 5, where=lambda v: 0 not in v.shape[1:] and has_order(v))
     attributes = _window(maker, value.shape[2:])
     if maker.opset < {"MaxPool": 10, "AveragePool": 19, "LpPool": 18}[op]:
