@@ -107,9 +107,7 @@ def covering(rows: Iterable[Row], sizes: dict[str, int]) -> frozenset[str]:
 
     Greedy: always the test that adds the most for its size.
     """
-    candidates = {
-        row.name: _facets(row) for row in rows if row.outcome == PASSED and not row.folded
-    }
+    candidates = {row.name: facets(row) for row in rows if row.outcome == PASSED and not row.folded}
     chosen: set[str] = set()
     missing = set().union(*candidates.values())
     while missing:
@@ -122,5 +120,6 @@ def covering(rows: Iterable[Row], sizes: dict[str, int]) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def _facets(row: Row) -> set[str]:
+def facets(row: Row) -> set[str]:
+    """The operators and element types of a test."""
     return {*row.operators, *(f"type {label}" for label in row.types)}

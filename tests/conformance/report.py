@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from tests.conformance.devices import ARCHITECTURES, BLOCKS, TARGET
+from tests.conformance.devices import ARCHITECTURES, BLOCKS, TARGET, facets
 from tests.conformance.runner import CONSTANT, IDLE, OUTCOMES, PASSED, REFUSED, Row
 
 FOLDER = Path(__file__).parents[2] / "docs"
@@ -144,6 +144,17 @@ def _head(rows: Sequence[Row]) -> Iterator[str]:
         f"{BLOCKS} blocks, for a few tests that together have every operator and element type: "
         f"{counts['emulator']['passed']} of {counts['emulator']['total']}."
     )
+    absent = _never_emulated(rows)
+    if absent:
+        yield (
+            "  What it has not run, for the compiler computes it in each test that passed: "
+            f"{', '.join(absent)}."
+        )
+
+
+def _never_emulated(rows: Sequence[Row]) -> list[str]:
+    passed = {name for row in rows if row.outcome == PASSED for name in facets(row)}
+    return sorted(passed - {name for row in rows if row.emulator for name in facets(row)})
 
 
 def _by_operator(rows: Sequence[Row]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Every operator that we register passes somewhere in the suite, or has a test that is named here."""
+"""Every registered operator passes a test of the suite, or has a test that is named here."""
 
 from __future__ import annotations
 
