@@ -57,11 +57,14 @@ def folded_axes(node: Node, graph: Graph) -> tuple[int, ...]:
     return tuple(sorted({int(axis) % rank for axis in axes}))
 
 
-def _folding(node: Node, graph: Graph, in_floats: bool) -> Folding:
+def _folding(node: Node, graph: Graph, in_floats: bool, mean: bool = False) -> Folding:
     steps = Steps(node, graph)
     source = steps.given(0)
-    wide = source.dtype.wide
-    dtype = DType.FLOAT64 if in_floats and not wide.is_float else wide
+    dtype = source.dtype.wide
+    if in_floats and not dtype.is_float:
+        dtype = DType.FLOAT64
+    elif mean and not dtype.is_float and dtype.itemsize < 8:
+        dtype = DType.INT64  # the mean fits where the sum does not
     return Folding(steps, source, folded_axes(node, graph), dtype)
 
 
@@ -76,7 +79,7 @@ def reduction(
     """Register a Reduce operator: ``after(kind over axes of before(x))``."""
 
     def express(node: Node, graph: Graph) -> tuple[Node, ...]:
-        folding = _folding(node, graph, in_floats)
+        folding = _folding(node, graph, in_floats, mean)
         steps = folding.steps
 
         def finish(total: Expr, *at: Index) -> Expr:

@@ -212,7 +212,7 @@ class Maker:
             for value in self.values
             if value.kind in kinds and least <= value.rank <= most and where(value)
             if not value.is_last
-            if not style or _has_style(value.array, style)
+            if not style or has_style(value, style)
         ]
         if fitting and self.chance(75):
             young = fitting[-4:] if self.chance(70) else fitting
@@ -238,7 +238,7 @@ class Maker:
             for value in self.values
             if value.kind == kind and _broadcasts(value.shape, first.shape)
             if not value.is_last
-            if not style or _has_style(value.array, style)
+            if not style or has_style(value, style)
         ]
         if fitting and self.chance(60):
             return fitting[self.integer(0, len(fitting) - 1)]
@@ -338,7 +338,8 @@ def _broadcasts(first: Shape, second: Shape) -> bool:
     return True
 
 
-def _has_style(array: Array, style: str) -> bool:
+def has_style(value: Value, style: str) -> bool:
+    array = value.array
     if array.dtype == BOOL:
         return True
     wide = array.astype(np.float64)

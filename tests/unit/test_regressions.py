@@ -8,7 +8,7 @@ import numpy as np
 
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.ir import Graph, Node
-from tests.helpers import Case, Known, check, difference, expected_of, model_of, numbers, one
+from tests.helpers import Case, Known, check, difference, expected_of, ints, model_of, numbers, one
 
 
 def folded(case: Case) -> np.ndarray:
@@ -51,3 +51,14 @@ def test_a_problem_upstream_does_not_stop_the_look_at_other_nodes() -> None:
     node = Node("n", "Relu", ("unknown",), ("y",))
     graph = Graph("g", (), ("y",), (node,), {}, {})
     assert graph.consumers() == {"unknown": [node]}
+
+
+def test_the_mean_of_integers_fits_where_their_sum_does_not(tmp_path: Path) -> None:
+    x = np.array([[-988758536, -825366344, -1971503703], [2**31 - 1, 2**31 - 1, 5]], np.int32)
+    big = np.array([[2**32 - 1, 2**32 - 3]], np.uint32)
+    mean = np.array([-1261876194, 1431655766], np.int32)
+    cases = [
+        one("ReduceMean", x, ints(1), keepdims=0).giving(mean),
+        one("ReduceMean", big, ints(1), keepdims=0).giving(np.array([2**32 - 2], np.uint32)),
+    ]
+    check(cases, tmp_path)

@@ -101,6 +101,17 @@ def _regions(maker: Maker) -> None:
     maker.node("RoiAlign", value, regions, batches, mode="avg", **attributes)
 
 
+def _region_maxima(maker: Maker) -> None:
+    value = maker.fresh(F32, (2, maker.pick((1, 3)), 7, 9), "unit")
+    corners = maker.random.integers(0, 4, (2, 2))
+    ends = corners + maker.random.integers(1, 4, (2, 2))
+    rows = np.concatenate([np.array([[0], [1]]), corners, ends], axis=1)
+    pooled = [maker.pick((1, 2, 3)) for _ in range(2)]
+    regions = maker.given(rows.astype(np.float32))
+    attributes = options(maker, {"spatial_scale": (1.0, 0.5)})
+    maker.node("MaxRoiPool", value, regions, pooled_shape=pooled, **attributes)
+
+
 def _short_transform(maker: Maker) -> None:
     length, step = maker.pick((4, 5, 8)), maker.pick((2, 3))
     signal = maker.fresh(F32, (maker.pick((1, 2)), maker.pick((16, 21)), 1), "unit")
@@ -130,6 +141,7 @@ GENERATORS: dict[str, Callable[[Maker], object]] = {
     "QLinearMatMul": _quantised_product,
     "QLinearConv": _quantised_convolution,
     "RoiAlign": _regions,
+    "MaxRoiPool": _region_maxima,
     "STFT": _short_transform,
     "TensorScatter": _tensor_scatter,
 }
