@@ -15,7 +15,7 @@ from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.errors import DeviceError, ShapeError, UnsupportedModel
-from ramforge.compiler.frontend import deciding_inputs
+from ramforge.compiler.frontend import deciding_inputs, is_dense
 from ramforge.compiler.ir import Array
 from ramforge.runtime import api
 from ramforge.runtime.session import Session
@@ -32,6 +32,8 @@ class RamforgeRep(BackendRep):
         self._target = target
         self._device = device
         self._inputs = [value for value in model.graph.input if value.name not in held]
+        # The compiler refuses these by name, whatever a run brings for them.
+        self._foreign = {value.name for value in self._inputs if not is_dense(value.type)}
         self._sessions: dict[object, Session] = {}
         self.artifact: Artifact | None = None
         self.bound: tuple[str, ...] = ()
@@ -48,7 +50,7 @@ class RamforgeRep(BackendRep):
 
     def _named(self, inputs: Any) -> dict[str, Array]:
         if isinstance(inputs, Mapping):
-            return {name: _array(name, value) for name, value in inputs.items()}
+            return self._arrays(inputs)
         given = inputs if isinstance(inputs, Sequence) and not isinstance(inputs, str) else [inputs]
         if len(given) > len(self._inputs):
             raise ShapeError(
@@ -56,7 +58,12 @@ class RamforgeRep(BackendRep):
                 "    fix: give them in the order of the model's inputs, or by name"
             )
         names = [value.name for value in self._inputs]
-        return {name: _array(name, value) for name, value in zip(names, given, strict=False)}
+        return self._arrays(dict(zip(names, given, strict=False)))
+
+    def _arrays(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        return {
+            name: _array(name, value) for name, value in inputs.items() if name not in self._foreign
+        }
 
     def _session(self, arrays: dict[str, Array]) -> Session:
         shapes = {name: array.shape for name, array in arrays.items()}
@@ -91,7 +98,7 @@ def _array(name: str, value: Any) -> Array:
     if array.dtype.kind in "OSU":
         raise ShapeError(
             f"input {name!r}: expected a dense tensor, found {type(value).__name__}\n"
-            "    fix: sequences, optionals and strings are not supported"
+            "    fix: give a NumPy array of the type that the model declares"
         )
     return array
 

@@ -25,11 +25,12 @@ from ramforge.compiler.frontend.expand import expand
 from ramforge.compiler.frontend.fold import infer_and_fold
 from ramforge.compiler.frontend.lenient import scalars
 from ramforge.compiler.frontend.load import load
-from ramforge.compiler.frontend.slim import Inferred
+from ramforge.compiler.frontend.sequences import follow
+from ramforge.compiler.frontend.slim import Inferred, is_dense
 from ramforge.compiler.frontend.values import deciding_inputs, give
 from ramforge.compiler.ir import Array, Graph
 
-__all__ = ["deciding_inputs", "import_model"]
+__all__ = ["deciding_inputs", "import_model", "is_dense"]
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 _NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
@@ -66,7 +67,7 @@ def _simplify(
     slim = convert(check(bind(give(load(model), values), shapes, dims)))
     while True:
         inferred = infer_and_fold(slim)
-        slim = scalars(unroll(expand(inferred.model)))
+        slim = scalars(unroll(expand(follow(inferred.model))))
         if slim is inferred.model:
             slim = select(slim)
         if slim is inferred.model:

@@ -14,7 +14,7 @@ import onnx
 
 from ramforge.compiler import registry
 from ramforge.compiler.errors import Problem, UnsupportedModel
-from ramforge.compiler.frontend import control_flow, dimensions, problems
+from ramforge.compiler.frontend import control_flow, dimensions, problems, sequences
 from ramforge.compiler.frontend.convert import UNKNOWN_DOMAIN
 from ramforge.compiler.frontend.declared import solve
 from ramforge.compiler.frontend.expand import is_expandable
@@ -25,6 +25,7 @@ from ramforge.compiler.ir import Array, DType, Graph, Node, Tensor
 
 # Places in memory are 32 bits wide, in units of 16 bytes.
 MOST_BYTES = 16 * 2**32
+_NO_TENSORS = ("sequence", "optional", "map", "sparse tensor")
 
 
 def build(inferred: Inferred, graph_name: str) -> Graph:
@@ -113,6 +114,10 @@ def _problems(
     yield from dimensions.unresolved(slim)
     for value in slim.inputs:
         yield from _input_type(value.name, types[value.name], value.type)
+    for name in tidied.outputs:
+        if name in types and types[name].label in _NO_TENSORS:
+            yield problems.output_type(name, types[name].label)
+    fed_others = any(types[value.name].label in _NO_TENSORS for value in slim.inputs)
     for tensor in graph.tensors.values():
         if max(tensor.shape, default=0) > dimensions.LARGEST or tensor.nbytes > MOST_BYTES:
             yield problems.too_large(tensor.name, tensor.shape, dimensions.LARGEST, MOST_BYTES)
@@ -125,6 +130,8 @@ def _problems(
     for node in graph.nodes:
         if node.op == registry.CHECK_OPERAND:
             continue
+        if fed_others and (node.op in sequences.OPERATORS or _has_graphs(node)):
+            continue  # follows from the inputs
         problem = _node_problem(node, slim, tidied, types, graph)
         if problem:
             yield problem
@@ -148,8 +155,12 @@ def _node_problem(
     operator = registry.find(node.op)
     whole = all(name in graph.tensors for name in node.inputs if name)
     if operator is None:
-        if any(isinstance(value, onnx.GraphProto) for value in node.attrs.values()):
+        if _has_graphs(node):
             return problems.control_flow(origin, node.op, control_flow.obstacles(slim)[node.name])
+        if node.op in sequences.OPERATORS:
+            made = [types[name].label for name in node.outputs if name in types]
+            is_reader = not any(label in _NO_TENSORS for label in made)
+            return problems.open_sequence(origin, node.op) if is_reader else None
         # Not expanded only because its inputs have no types, which is somebody else's problem.
         if not whole and is_expandable(node.op, "", slim.opset):
             return None
@@ -168,6 +179,10 @@ def _node_problem(
             return problems.unlike_branches(origin, yes, no)
     found = refusal(operator, node, graph)
     return Problem(origin.node, node.op, *found) if found else None
+
+
+def _has_graphs(node: Node) -> bool:
+    return any(isinstance(value, onnx.GraphProto) for value in node.attrs.values())
 
 
 def _distinct(found: Iterable[Problem]) -> Iterator[Problem]:

@@ -20,10 +20,9 @@ from ramforge.compiler.frontend.slim import (
     SlimModel,
     copy_with_nodes,
     lift_constant_nodes,
-    tensor_names,
     unique_name,
 )
-from ramforge.compiler.frontend.subgraphs import rename
+from ramforge.compiler.frontend.subgraphs import all_names, rename
 
 # Removed or kept by the front end itself.
 _PLAIN = ("Constant", "Identity", "Dropout")
@@ -31,11 +30,11 @@ _PLAIN = ("Constant", "Identity", "Dropout")
 
 def is_expandable(operator: str, domain: str, opset: int) -> bool:
     """Whether an operator has no kernel and ONNX defines it by others."""
-    if domain not in ("", "ai.onnx") or operator in _PLAIN or registry.find(operator):
+    if not domain and (operator in _PLAIN or registry.find(operator)):
         return False
-    if not onnx.defs.has(operator, opset, ""):
+    if not onnx.defs.has(operator, opset, domain):
         return False
-    schema = onnx.defs.get_schema(operator, opset, "")
+    schema = onnx.defs.get_schema(operator, opset, domain)
     return bool(
         schema.has_function  # type: ignore[attr-defined]
         or schema.has_context_dependent_function  # type: ignore[attr-defined]
@@ -45,22 +44,23 @@ def is_expandable(operator: str, domain: str, opset: int) -> bool:
 def expand(slim: SlimModel) -> SlimModel:
     """Expand one level; the same object when nothing could be expanded."""
     graph = slim.proto.graph
+    versions = {entry.domain: entry.version for entry in slim.proto.opset_import}
     expandable = {
-        operator
-        for operator in {node.op_type for node in graph.node}
-        if is_expandable(operator, "", slim.opset)
+        (domain, operator)
+        for domain, operator in {(node.domain, node.op_type) for node in graph.node}
+        if is_expandable(operator, domain, versions.get(domain, 0))
     }
     if not expandable:
         return slim
     types = {value.name: value for value in (*graph.input, *graph.output, *graph.value_info)}
     values = {tensor.name: tensor for tensor in graph.initializer}
-    tensors, names = tensor_names(slim.proto), {node.name for node in graph.node}
+    tensors, names = all_names(graph), {node.name for node in graph.node}
     origins = dict(slim.origins)
     nodes: list[onnx.NodeProto] = []
     expanded = False
     for node in graph.node:
         body = None
-        if node.op_type in expandable and node.domain in ("", "ai.onnx"):
+        if (node.domain, node.op_type) in expandable:
             body = _body(node, slim.proto, types, values)
         if body is None:
             nodes.append(node)
@@ -91,7 +91,8 @@ def _body(
     graph = model.graph
     graph.name = "one_node"
     graph.node.append(node)
-    _write_defaults(graph.node[0], proto)
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    _write_defaults(graph.node[0], versions[node.domain])
     for name in inputs:
         if name in values:
             tensor = values[name]
@@ -105,7 +106,7 @@ def _body(
     graph.value_info.append(onnx.ValueInfoProto(name=""))
     try:
         result = inliner.inline_selected_functions(
-            model, [("", node.op_type)], inline_schema_functions=True
+            model, [(node.domain, node.op_type)], inline_schema_functions=True
         )
     except Exception:  # C++ errors without a common base; then the operator is reported
         return None
@@ -115,18 +116,22 @@ def _body(
 
 
 def _is_typed(value: onnx.ValueInfoProto | None) -> bool:
-    return value is not None and bool(value.type.tensor_type.elem_type)
+    if value is None:
+        return False
+    kind = value.type.WhichOneof("value")
+    return bool(value.type.tensor_type.elem_type) if kind == "tensor_type" else kind is not None
 
 
-def _write_defaults(node: onnx.NodeProto, proto: onnx.ModelProto) -> None:
+def _write_defaults(node: onnx.NodeProto, version: int) -> None:
     """Write out the attributes that have their default.
 
     A body that refers to an attribute the node does not have loses it (seen with
     MeanVarianceNormalization and onnx 1.23).
     """
-    opset = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     present = {attribute.name for attribute in node.attribute}
-    for name, attribute in onnx.defs.get_schema(node.op_type, opset, "").attributes.items():
+    for name, attribute in onnx.defs.get_schema(
+        node.op_type, version, node.domain
+    ).attributes.items():
         if name not in present and attribute.default_value.type:
             node.attribute.append(attribute.default_value)
 

@@ -48,14 +48,14 @@ class Inliner:
     def add(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         """A node of one output; it gets a new name if none is given."""
         output = output or self.fresh(op)
-        self._append(helper.make_node(op, inputs, [output], **attributes))
+        self.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 
     def constant(self, value: Array | int | bool) -> str:
         array = np.asarray(value)
         name = self.fresh("constant")
         tensor = numpy_helper.from_array(array, name)
-        self._append(helper.make_node("Constant", [], [name], value=tensor))
+        self.append(helper.make_node("Constant", [], [name], value=tensor))
         return name
 
     def fresh(self, label: str) -> str:
@@ -66,11 +66,11 @@ class Inliner:
         names = {}
         for tensor in graph.initializer:
             names[tensor.name] = self.fresh(tensor.name)
-            self._append(helper.make_node("Constant", [], [names[tensor.name]], value=tensor))
+            self.append(helper.make_node("Constant", [], [names[tensor.name]], value=tensor))
         for sparse in graph.sparse_initializer:
             inner = sparse.values.name
             names[inner] = self.fresh(inner)
-            self._append(helper.make_node("Constant", [], [names[inner]], sparse_value=sparse))
+            self.append(helper.make_node("Constant", [], [names[inner]], sparse_value=sparse))
         return names
 
     def body(
@@ -89,7 +89,7 @@ class Inliner:
             copy.CopyFrom(part)
             rename(copy, names)
             copy.name = f"{label}{part.name or part.op_type}"
-            self._append(copy)
+            self.append(copy)
         return [names.get(value.name, value.name) for value in graph.output]
 
     def stacked(self, parts: Sequence[str], axis: int, output: str) -> None:
@@ -99,7 +99,8 @@ class Inliner:
             parts = [self.add("Concat", group, axis=axis) for group in groups]
         self.add("Concat", parts, output, axis=axis)
 
-    def _append(self, node: onnx.NodeProto) -> None:
+    def append(self, node: onnx.NodeProto) -> None:
+        """A node, under a new name."""
         label = node.name or node.op_type
         node.name = unique_name(f"{self._owner}_{label}", self._node_names)
         self._origins[node.name] = self._slim.origins[self._owner]

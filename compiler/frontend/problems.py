@@ -48,6 +48,12 @@ def not_a_tensor(name: str, kind: str) -> Problem:
     return Problem(f"input {name!r}", "", reason, "export the model with tensors as inputs")
 
 
+def output_type(name: str, kind: str) -> Problem:
+    """An output of the graph that is a sequence, optional or map."""
+    reason = f"its type is {kind}, and only dense tensors are supported"
+    return Problem(f"output {name!r}", "", reason, "export the model with tensors as outputs")
+
+
 def element_type(what: str, name: str, label: str) -> Problem:
     """A tensor that no kernel can hold."""
     fix = "export the model in float32"
@@ -107,6 +113,15 @@ def control_flow(origin: Origin, operator: str, obstacle: str) -> Problem:
     if origin.operator != operator:
         reason = f"{operator}, which {origin.operator} is made of: {reason}"
     fix = "make what it depends on a constant (--bind), or export the model without it"
+    return Problem(origin.node, operator, reason, fix)
+
+
+def open_sequence(origin: Origin, operator: str) -> Problem:
+    """An operator of sequences or optionals about which a run decides."""
+    reason = "what the sequence or optional holds is not known when the model is compiled"
+    if origin.operator != operator:
+        reason = f"{operator}, which {origin.operator} is made of: {reason}"
+    fix = "export the model with tensors instead, or make its positions constants (--bind)"
     return Problem(origin.node, operator, reason, fix)
 
 

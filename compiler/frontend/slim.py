@@ -96,6 +96,12 @@ def dtype_of(element_type: int) -> DType | None:
     return next((dtype for dtype in DType if dtype.label == label), None)
 
 
+def is_dense(known: onnx.TypeProto) -> bool:
+    """Whether this is a tensor of elements that a DType holds."""
+    tensor = known.HasField("tensor_type") and known.tensor_type.elem_type
+    return bool(tensor) and dtype_of(tensor) is not None
+
+
 def element_types(proto: onnx.ModelProto) -> dict[str, int]:
     """The ONNX element type of each tensor; 0 where it is not known."""
     graph = proto.graph
