@@ -1,9 +1,12 @@
 """DFT and STFT.
 
 A transform of n = r * s elements is one of r elements for every s-th one, and then one of s
-elements for each result: a step for each factor of n, each a sum of r products. Angles are whole
-parts of a turn, reduced as integers, so that they are as exact for the last element as for the
-first.
+elements for each result: a step for each factor of n. Angles are whole parts of a turn, reduced as
+integers, so that they are as exact for the last element as for the first.
+
+Of a real signal, and for a large factor, a step is a sum of r products. Others go through sums and
+differences of opposite elements, in the order of NumPy's pocketfft. There each product is rounded
+by itself: fused with a sum, x * w - x * w would be a rounding error and not 0.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ramforge.compiler.expressions import computation as comp
+from ramforge.compiler.expressions.functions import define
 from ramforge.compiler.expressions.index import Index, constant
 from ramforge.compiler.expressions.steps import Place, Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, inside, select, value_of
@@ -21,21 +25,19 @@ from ramforge.compiler.ir import Array, DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
 from ramforge.kernels.movement import constant_input, constants_needed
 
-# Factors up to this one are joined: fewer steps for a few more products.
+# Factors up to this one are joined where steps are sums: fewer steps for a few more products.
 WIDEST_STEP = 32
+# Factors up to this one are butterflies, each written out.
+WIDEST_BUTTERFLY = 11
+
+define("product", "rf_product({0}, {1})", np.multiply)
 
 
 def factors(size: int) -> list[int]:
     """Numbers whose product is ``size``: primes, where they are small joined into a few numbers of
     about the same size.
     """
-    primes: list[int] = []
-    rest, divisor = size, 2
-    while rest > 1:
-        while rest % divisor == 0:
-            primes.append(divisor)
-            rest //= divisor
-        divisor = divisor + 1 if divisor * divisor <= rest else max(rest, 2)
+    primes = _primes(size)
     small = sorted((prime for prime in primes if prime <= WIDEST_STEP), reverse=True)
     joined, count = [size], 0
     while small and max(joined) > WIDEST_STEP:
@@ -46,6 +48,26 @@ def factors(size: int) -> list[int]:
             joined[0] *= prime
     large = [prime for prime in primes if prime > WIDEST_STEP]
     return sorted([*(joined if small else ()), *large]) or [1]
+
+
+def radices(size: int) -> list[int]:
+    """Numbers whose product is ``size``: primes, but 8 and 4 for most twos."""
+    primes = _primes(size)
+    twos = primes.count(2)
+    eights, rest = divmod(twos, 3)
+    two, four = [2] * (rest == 1), [4] * (rest == 2)
+    return [*two, *[8] * eights, *four, *primes[twos:]] or [1]
+
+
+def _primes(size: int) -> list[int]:
+    primes: list[int] = []
+    rest, divisor = size, 2
+    while rest > 1:
+        while rest % divisor == 0:
+            primes.append(divisor)
+            rest //= divisor
+        divisor = divisor + 1 if divisor * divisor <= rest else max(rest, 2)
+    return primes
 
 
 # Gives a part of a complex number, real (0) or imaginary (1): read(before, low, n, after, part).
@@ -83,20 +105,29 @@ class Transform:
     def run(self, signal: Signal, wanted: int, parts: int, finish: Callable[..., Expr]) -> None:
         """Make the node's output of the first elements; ``parts`` is 1 for the real ones alone."""
         done, rank = 1, len(signal.before)
-        *early, last = factors(self.size)
+        sums = signal.is_real
+        *early, last = factors(self.size) if sums else radices(self.size)
         for factor in early:
             left = self.size // done // factor
             shape = (*signal.before, done * factor, left, *signal.after, 2)
-            term = self._term(signal, done, factor)
-            signal = self._signal(signal, self.steps.fold(comp.SUM, shape, (factor,), term))
+            if sums or factor > WIDEST_BUTTERFLY:
+                term = self._term(signal, done, factor)
+                value = self.steps.fold(comp.SUM, shape, (factor,), term)
+            else:
+                value = self.steps.map(shape, self._butterfly(signal, done, factor))
+            signal = self._signal(signal, value)
             done *= factor
-        term = self._term(signal, done, last)
-
-        def of_output(*at: Index) -> Expr:
-            return term(*at[: rank + 1], constant(0), *at[rank + 1 :])
-
         shape = (*signal.before, wanted, *signal.after, parts)
-        self.steps.fold(comp.SUM, shape, (last,), of_output, finish, to=0)
+
+        def of_output(formula: Callable[..., Expr]) -> Callable[..., Expr]:
+            return lambda *at: formula(*at[: rank + 1], constant(0), *at[rank + 1 :])
+
+        if sums or last > WIDEST_BUTTERFLY:
+            term = of_output(self._term(signal, done, last))
+            self.steps.fold(comp.SUM, shape, (last,), term, finish, to=0)
+        else:
+            element = of_output(self._butterfly(signal, done, last))
+            self.steps.map(shape, lambda *at: finish(element(*at), *at), to=0)
 
     @staticmethod
     def _signal(old: Signal, value: Value) -> Signal:
@@ -125,6 +156,47 @@ class Transform:
             return read(part) * self.same[turn] + read(part * -1 + 1) * self.other[turn, part]
 
         return term
+
+    def _butterfly(self, signal: Signal, done: int, factor: int) -> Callable[..., Expr]:
+        """``[done * factor, left]`` of ``signal[done, length]``: sums over ``factor`` elements that
+        are ``left`` apart, turned to where the next step needs them.
+        """
+        length, rank = self.size // done, len(signal.before)
+        left = length // factor
+
+        def element(*at: Index) -> Expr:
+            before, (result, here), (*after, part) = at[:rank], at[rank : rank + 2], at[rank + 2 :]
+            place = result // done
+
+            def read(number: int, part: Index) -> Expr:
+                return signal.read(before, result % done, here + number * left, after, part)
+
+            def total(part: Index, opposite: Index) -> Expr:
+                same, other = read(0, part), None
+                if factor % 2 == 0:
+                    turn = place * (factor // 2) % factor * (self.size // factor)
+                    same += _product(read(factor // 2, part), self.same[turn])
+                for number in range(1, (factor + 1) // 2):
+                    turn, mirror = place * number % factor * (self.size // factor), factor - number
+                    alike = read(number, part) + read(mirror, part)
+                    unlike = read(number, opposite) - read(mirror, opposite)
+                    same += _product(alike, self.same[turn])
+                    crossed = _product(unlike, self.other[turn, part])
+                    other = crossed if other is None else other + crossed
+                return same if other is None else same + other
+
+            opposite = part * -1 + 1
+            if left == 1:
+                return total(part, opposite)
+            turn = _turn(place, here, length, done)
+            own = _product(total(part, opposite), self.same[turn])
+            return own + _product(total(opposite, part), self.other[turn, part])
+
+        return element
+
+
+def _product(a: Expr, b: Expr) -> Expr:
+    return apply("product", a, b)
 
 
 def _circle(size: int) -> tuple[Array, Array]:

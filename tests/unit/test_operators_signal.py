@@ -13,9 +13,9 @@ from onnx import TensorProto
 
 import ramforge
 from ramforge.compiler.errors import UnsupportedModel
-from ramforge.kernels.signal import factors
+from ramforge.kernels.signal import factors, radices
 from ramforge.kernels.tables import _mel_weights
-from tests.helpers import Array, Case, Known, check, expected_of, model_of, numbers, one
+from tests.helpers import Array, Case, Known, check, expected_of, model_of, numbers, one, run_both
 
 
 def parts(x: Array) -> Array:
@@ -33,7 +33,7 @@ def dft(x: Array, wanted: Array, *operands: Known | None, **attributes: Any) -> 
 
 def transforms() -> list[Case]:
     cases = []
-    for size in (1, 2, 7, 36, 37, 1024):
+    for size in (1, 2, 7, 36, 37, 99, 130, 1024):
         x = numbers(2, size, 2)
         both = x[..., 0] + 1j * x[..., 1]
         cases.append(dft(x, parts(np.fft.fft(both))))
@@ -127,11 +127,29 @@ def test_mel_bands_are_those_of_the_reference() -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+def test_what_cancels_is_rounded_as_in_numpy(tmp_path: Path) -> None:
+    rising = np.arange(100, dtype=np.complex64).reshape(10, 10)
+    # at an eighth of a turn both products of a part are the same
+    turned = np.zeros((1, 16), np.complex64)
+    turned[0, 2] = 16.1 + 16.1j
+    cases = [one("DFT", parts(x), inverse=1) for x in (rising, rising.T, turned)]
+    names = [f"c{number}_{name}" for number, case in enumerate(cases) for name in case.inputs]
+    given = [value for case in cases for value in case.inputs.values()]
+    found = run_both(model_of(cases), dict(zip(names, given, strict=True)), tmp_path)
+    for results in found.values():
+        for x, result in zip((rising, rising.T, turned), results, strict=True):
+            np.testing.assert_allclose(result, parts(np.fft.ifft(x)), rtol=1e-6, atol=1e-9)
+    for first, *others in zip(*found.values(), strict=True):
+        assert all(np.array_equal(first, other) for other in others)
+
+
 @pytest.mark.parametrize("size", [1, 2, 31, 32, 33, 64, 97, 360, 1024, 9409, 30030])
 def test_a_length_is_the_product_of_its_factors(size: int) -> None:
     found = factors(size)
     assert math.prod(found) == size
     assert all(factor <= 32 or all(factor % n for n in range(2, factor)) for factor in found)
+    assert math.prod(radices(size)) == size
+    assert all(n in (4, 8) or all(n % m for m in range(2, n)) for n in radices(size))
 
 
 def test_a_window_of_another_length_is_refused() -> None:
