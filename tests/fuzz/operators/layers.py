@@ -96,8 +96,6 @@ def _pool(op: str, maker: Maker) -> None:
 
 
 def _global_pool(op: str, maker: Maker) -> None:
-    if op == "GlobalLpPool" and maker.opset >= 22:  # nobody has a kernel to compare with
-        op = "GlobalMaxPool"
     attributes = {"p": maker.pick((1, 2))} if op == "GlobalLpPool" else {}
     maker.node(op, maker.some((F32,), 3, 5, where=has_order), **attributes)
 
@@ -181,7 +179,7 @@ def _transform(maker: Maker) -> None:
     inverse = maker.pick((0, 1))
     signal = maker.fresh(F32, shape)
     sided = 0 if inverse or shape[-1] == 2 else maker.pick((0, 1))
-    attributes = {"inverse": inverse, "onesided": sided}
+    attributes = {"inverse": inverse, "onesided": sided, "last": True}
     if maker.opset < 20:
         maker.node("DFT", signal, axis=1, **attributes)
     else:

@@ -117,7 +117,7 @@ def _short_transform(maker: Maker) -> None:
     signal = maker.fresh(F32, (maker.pick((1, 2)), maker.pick((16, 21)), 1), "unit")
     window = maker.fresh(F32, (length,), "unit") if maker.chance(50) else None
     operands = [signal, maker.known(step, I64), window, maker.known(length, I64)]
-    maker.node("STFT", *operands, onesided=maker.pick((0, 1)))
+    maker.node("STFT", *operands, onesided=maker.pick((0, 1)), last=True)
 
 
 def _tensor_scatter(maker: Maker) -> None:
