@@ -54,6 +54,8 @@ def function_cases() -> list[Case]:
             kind
         )
         for op, function in FUNCTIONS.items():
+            if op == "Celu" and kind != np.float32:
+                continue  # before opset 28 it has no other type
             source = x if op != "Acosh" else rounded(x.astype(float) + 2, kind)
             wide = source.astype(np.float64) - (2 if op == "Acosh" else 0)
             case = one(op, source).giving(rounded(function(wide), kind))
