@@ -29,6 +29,7 @@ from ramforge.compiler.frontend.slim import (
 from ramforge.compiler.ir import Array
 
 FOLD_BYTES = 1 << 16
+LONGEST_LIST = 1 << 16
 # Random operators, and quantisation, whose pairs the passes want to see.
 _NEVER = frozenset(
     (
@@ -78,18 +79,25 @@ def infer(slim: SlimModel) -> Inferred:
     proto.graph.value_info.extend(v for name, v in slim.settled.items() if name not in outputs)
     # of an unsupported type there is a problem anyhow, and it is the one to tell of
     plain = all(dtype_of(value.type.tensor_type.elem_type) for value in proto.graph.input)
+    # onnx makes an object for each element of a list that might say a shape
+    short = all(_list_length(value.type) <= LONGEST_LIST for value in proto.graph.input)
     try:
         inferred = shape_inference.infer_shapes(
-            proto, check_type=plain, strict_mode=True, data_prop=True
+            proto, check_type=plain, strict_mode=True, data_prop=short
         )
         return Inferred(_as_before(slim, inferred), "")
     except Exception as error:  # C++ errors without a common base; the message is kept
         complaint = str(error)
     try:
-        inferred = shape_inference.infer_shapes(proto, data_prop=True)
+        inferred = shape_inference.infer_shapes(proto, data_prop=short)
     except Exception:  # then there are no types, and the complaint says why
         inferred = proto
     return Inferred(_as_before(slim, inferred), complaint)
+
+
+def _list_length(known: onnx.TypeProto) -> int:
+    dims = known.tensor_type.shape.dim
+    return int(dims[0].dim_value) if len(dims) == 1 else 0
 
 
 def _stand_in(proto: onnx.ModelProto) -> None:
