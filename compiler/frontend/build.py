@@ -33,7 +33,9 @@ def build(inferred: Inferred, graph_name: str) -> Graph:
     slim = inferred.model
     tidied = tidy(slim)
     types = _types(slim, tidied)
-    graph = solve(_graph(slim, tidied, types, graph_name), tuple(slim.settled))
+    graph = _graph(slim, tidied, types, graph_name)
+    if not any(map(_is_large, graph.tensors.values())):
+        graph = solve(graph, tuple(slim.settled))
     found = tuple(_distinct(_problems(inferred, tidied, types, graph)))
     if found:
         raise UnsupportedModel(slim.name, found)
@@ -119,7 +121,7 @@ def _problems(
             yield problems.output_type(name, types[name].label)
     fed_others = any(types[value.name].label in _NO_TENSORS for value in slim.inputs)
     for tensor in graph.tensors.values():
-        if max(tensor.shape, default=0) > dimensions.LARGEST or tensor.nbytes > MOST_BYTES:
+        if _is_large(tensor):
             yield problems.too_large(tensor.name, tensor.shape, dimensions.LARGEST, MOST_BYTES)
     used = {name for node in tidied.nodes for name in node.inputs}
     for name, label in slim.foreign.items():
@@ -135,6 +137,10 @@ def _problems(
         problem = _node_problem(node, slim, tidied, types, graph)
         if problem:
             yield problem
+
+
+def _is_large(tensor: Tensor) -> bool:
+    return max(tensor.shape, default=0) > dimensions.LARGEST or tensor.nbytes > MOST_BYTES
 
 
 def _input_type(name: str, known: _Type, proto: onnx.TypeProto) -> Iterable[Problem]:
@@ -173,6 +179,10 @@ def _node_problem(
             return problems.produced_type(origin, node.op, name, known.label)
         if known.shape is None:
             return problems.unknown_shape(origin, node.op, name, known.found)
+    axis = node.attr("axis", 0)
+    rank = len(graph.tensor(node.inputs[0]).shape) if node.inputs and node.inputs[0] else None
+    if rank is not None and isinstance(axis, int) and not -rank - 1 <= axis <= max(rank, 1):
+        return problems.axis_outside(origin, node.op, axis, rank)
     if control_flow.SAME_SHAPE in node.attrs:
         yes, no = (graph.tensor(name).shape for name in node.inputs[1:])
         if yes != no:

@@ -63,7 +63,7 @@ def select(slim: SlimModel) -> SlimModel:
     changed = False
     for node in slim.proto.graph.node:
         late = any(name in pending for name in (*node.input, *_captured(node)))
-        if _is_choice(node, types) and node.input[0] not in pending:
+        if _is_choice(node, types) and node.input[0] not in pending and not _misfit(node):
             inliner.replace(node)
             _choose(node, inliner)
             changed = True
@@ -94,6 +94,9 @@ def obstacles(slim: SlimModel) -> dict[str, str]:
 
 def obstacle(node: onnx.NodeProto, slim: SlimModel, types: Types) -> str:
     """What keeps a node from being replaced, empty if nothing does."""
+    misfit = _misfit(node)
+    if misfit:
+        return misfit
     if node.op_type == "If":
         return "" if node.input[0] in slim.constants else "its condition is computed at run time"
     if node.op_type == "Scan":
@@ -121,6 +124,38 @@ def obstacle(node: onnx.NodeProto, slim: SlimModel, types: Types) -> str:
 
 def _trips(node: onnx.NodeProto, slim: SlimModel) -> Trips:
     return count_trips(node, slim, MOST_NODES // max(len(_graph(node, "body").node), 1))
+
+
+def _misfit(node: onnx.NodeProto) -> str:
+    """What of a subgraph does not go with its node, empty if all does."""
+    graphs = {item.name: item.g for item in node.attribute if item.HasField("g")}
+    outputs = len(node.output)
+    if node.op_type == "If":
+        for name in ("then_branch", "else_branch"):
+            found = len(graphs[name].output) if name in graphs else 0
+            if found != outputs:
+                return f"its {name} gives {found} values, expected {outputs}"
+        return ""
+    if "body" not in graphs:
+        return "it has no body"
+    body = graphs["body"]
+    is_loop = node.op_type == "Loop"
+    given = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    scanned = 0 if is_loop else given.get("num_scan_inputs", 0)
+    carried = len(node.input) - 2 if is_loop else len(node.input) - scanned
+    if carried < 0 or (not is_loop and scanned < 1):
+        return f"it has {len(node.input)} inputs, too few"
+    if len(body.input) != carried + (2 if is_loop else scanned):
+        return f"its body takes {len(body.input)} values, which is not what the node has for it"
+    if len(body.output) != outputs + is_loop or outputs < carried:
+        return f"its body gives {len(body.output)} values, which is not what the node has"
+    for name in ("scan_input_axes", "scan_input_directions"):
+        if len(given.get(name) or [0] * scanned) != scanned:
+            return f"{name} has {len(given[name])} entries, expected {scanned}"
+    for name in ("scan_output_axes", "scan_output_directions"):
+        if len(given.get(name) or [0] * (outputs - carried)) != outputs - carried:
+            return f"{name} has {len(given[name])} entries, expected {outputs - carried}"
+    return ""
 
 
 def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:

@@ -125,6 +125,12 @@ def open_sequence(origin: Origin, operator: str) -> Problem:
     return Problem(origin.node, operator, reason, fix)
 
 
+def axis_outside(origin: Origin, operator: str, axis: int, rank: int) -> Problem:
+    """An axis that the tensor does not have."""
+    reason = f"axis is {axis}, and its first input has {rank} axes"
+    return Problem(origin.node, operator, reason, "correct the axis, or the input's shape")
+
+
 def unlike_branches(origin: Origin, yes: Sequence[int], no: Sequence[int]) -> Problem:
     """A choice at run time between tensors of two shapes."""
     reason = f"a run chooses between the shapes {list(yes)} and {list(no)}, expected one shape"
