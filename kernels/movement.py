@@ -77,6 +77,14 @@ def _reshape(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) ->
     return load_from(node, graph, 0, ix.unflatten(offset, shape))
 
 
+def _refuse_reshape(node: Node, graph: Graph) -> tuple[str, str] | None:
+    source, output = (graph.tensor(name) for name in (node.inputs[0], node.outputs[0]))
+    if source.size != output.size:
+        reason = f"{source.size} elements do not fill the shape {list(output.shape)}"
+        return reason, "correct the shape"
+    return constants_needed(1)(node, graph)
+
+
 def _transpose(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
     rank = len(at)
     order = node.attr("perm", tuple(reversed(range(rank))))
@@ -142,10 +150,10 @@ def _express_split(node: Node, graph: Graph) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-movement("Reshape", _reshape, constants_needed(1))
-movement("Flatten", _reshape)
-movement("Squeeze", _reshape, constants_needed(1))
-movement("Unsqueeze", _reshape, constants_needed(1))
+movement("Reshape", _reshape, _refuse_reshape)
+movement("Flatten", _reshape, _refuse_reshape)
+movement("Squeeze", _reshape, _refuse_reshape)
+movement("Unsqueeze", _reshape, _refuse_reshape)
 movement("Transpose", _transpose)
 movement("Expand", _expand, constants_needed(1))
 movement("Tile", _tile, constants_needed(1))
