@@ -162,7 +162,9 @@ def _node_problem(
     whole = all(name in graph.tensors for name in node.inputs if name)
     if operator is None:
         if _has_graphs(node):
-            return problems.control_flow(origin, node.op, control_flow.obstacles(slim)[node.name])
+            return problems.control_flow(
+                origin, node.op, control_flow.obstacles(slim).get(node.name, "")
+            )
         if node.op in sequences.OPERATORS:
             made = [types[name].label for name in node.outputs if name in types]
             is_reader = not any(label in _NO_TENSORS for label in made)

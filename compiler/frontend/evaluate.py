@@ -39,7 +39,10 @@ def evaluate(
     if has_shapes and outputs and registry.find(node.op_type) is not None:
         graph = _expressed(node, proto, inputs, types)
         if graph is not None:
-            return _computed(graph)
+            try:
+                return _computed(graph)
+            except (IndexError, ValueError):  # of a model that contradicts itself
+                return None
     return _referenced(node, proto, inputs)
 
 

@@ -164,6 +164,8 @@ def _split(node: onnx.NodeProto, state: _State) -> bool:
     if not shape:
         raise _Unknown
     given = _attributes(node)
+    if not -len(shape) <= given.get("axis", 0) < len(shape):
+        raise _Unknown
     size = shape[given.get("axis", 0)]
     split = state.constant(node, 1)
     keeps = split is not None or given.get("keepdims", 1)
