@@ -194,7 +194,7 @@ def run_both(
             return session.run(None, feeds)
 
     def emulator() -> list[Array]:
-        driver = EmulatedDriver(artifact)
+        driver = EmulatedDriver(artifact, quick=True)
         driver.settings = Settings(blocks=3, order=Order.RANDOM)
         return driver.run([np.ascontiguousarray(feeds[port.name]) for port in artifact.inputs])
 
