@@ -11,6 +11,8 @@ and Upsample before 11 (asymmetric, rounding down) are put right after it.
 
 from __future__ import annotations
 
+import re
+
 import onnx
 from onnx import checker, helper, inliner, version_converter
 
@@ -28,6 +30,12 @@ from ramforge.compiler.frontend.subgraphs import all_nodes
 
 TARGET_OPSET = 21
 UNKNOWN_DOMAIN = "ramforge.unknown"
+# From what is not of this form onnx's shape inference does not come back (seen with onnx 1.23).
+_FORMS = {
+    ("Einsum", "equation"): re.compile(
+        rb"[A-Za-z]*(\.{3})?[A-Za-z]*(,[A-Za-z]*(\.{3})?[A-Za-z]*)*(->[A-Za-z]*(\.{3})?[A-Za-z]*)?"
+    )
+}
 
 
 def check(slim: SlimModel) -> SlimModel:
@@ -49,6 +57,7 @@ def check(slim: SlimModel) -> SlimModel:
             f"{onnx.__version__} knows",
             f"pip install --upgrade onnx, or export the model with opset {TARGET_OPSET}",
         )
+    _check_forms(slim)
     slim = _set_aside_unknown(slim)
     checked = copy_with_nodes(slim.proto, slim.proto.graph.node)
     for value in checked.graph.output:
@@ -85,6 +94,20 @@ def convert(slim: SlimModel) -> SlimModel:
     if opset < 11:
         _keep_old_resize(converted, resized)
     return lift_constant_nodes(adopt(slim, converted))
+
+
+def _check_forms(slim: SlimModel) -> None:
+    inner = (node for function in slim.proto.functions for node in function.node)
+    for node in (*all_nodes(slim.proto.graph), *inner):
+        for attribute in node.attribute:
+            form = _FORMS.get((node.op_type, attribute.name))
+            text = attribute.s.replace(b" ", b"")
+            if form is not None and not form.fullmatch(text):
+                _invalid(
+                    slim,
+                    f"{node.op_type} {node.name!r}: {attribute.name} {attribute.s!r} is malformed",
+                    "export the model again",
+                )
 
 
 def _invalid(slim: SlimModel, reason: str, fix: str) -> None:

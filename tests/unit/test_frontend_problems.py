@@ -8,7 +8,7 @@ import pytest
 from frontend_support import ALL_OPERATORS, have, parse
 from onnx import helper, numpy_helper
 
-from ramforge.compiler.errors import EXIT_MODEL, Problem, UnsupportedModel
+from ramforge.compiler.errors import EXIT_MODEL, InvalidModel, Problem, UnsupportedModel
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.ir import Graph, Node
 
@@ -208,6 +208,41 @@ def test_what_the_converter_cannot_do_is_a_problem(monkeypatch: pytest.MonkeyPat
     (problem,) = problems_of(parse("g (float[2] x) => (float[2] y) { y = Sin(x) }", 12))
     assert "opset 12 cannot be converted to 21: No Adapter" in problem.reason
     assert "opset 21 or newer" in problem.fix
+
+
+@pytest.mark.parametrize("equation", ["i.j->", "ij->..", "1", "ij->ij->ij"])
+def test_an_equation_that_onnx_would_not_come_back_from_is_refused(equation: str) -> None:
+    text = 'g (float[2,3] x) => (float[2,3] y) { y = Einsum <equation = "%s"> (x) }'
+    with pytest.raises(InvalidModel, match=r"equation .* is malformed"):
+        import_model(parse(text % equation))
+
+
+def test_an_axis_that_a_tensor_lacks_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, ALL_OPERATORS)
+    text = """g (float[2,3] x, float[3] s) => (float[2,3] y) {
+        y = LayerNormalization <axis = 7> (x, s) }"""
+    (problem,) = problems_of(parse(text))
+    assert problem.reason == "axis is 7, and its first input has 2 axes"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("num_scan_inputs = 1", "num_scan_inputs = 2"), "Scan 'Scan_0'"),
+        (("directions = [0]", "directions = [0, 0]"), "2 entries, expected 1"),
+        (("=> (float[2] o)", "=> (float[2] o, float[2] o)"), "2 outputs"),
+    ],
+)
+def test_a_body_that_does_not_go_with_its_node_is_a_problem(
+    change: tuple[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(monkeypatch, ALL_OPERATORS - {"Scan"})
+    text = """g (float[2] a, float[4,2] x) => (float[2] y) {
+        y = Scan <num_scan_inputs = 1, scan_input_directions = [0],
+            body = b (float[2] v, float[2] e) => (float[2] o) { o = Add (v, e) }> (a, x) }"""
+    assert [node.op for node in import_model(parse(text)).nodes].count("Add") == 4
+    with pytest.raises(UnsupportedModel, match=reason):
+        import_model(parse(text.replace(*change)))
 
 
 def test_sparse_constants_are_problems() -> None:
