@@ -15,74 +15,17 @@ import numpy as np
 from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.steps import Steps, Value
-from ramforge.compiler.expressions.terms import Expr, apply, const, larger, select, smaller
+from ramforge.compiler.expressions.terms import Expr, const, select
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
+from ramforge.kernels import activations
+from ramforge.kernels.activations import Activation
 from ramforge.kernels.pieces import Piece, stacked
 
 # The element of a state at (batch, hidden); None is a state of zeros.
 State = Callable[[Index, Index], Expr] | None
 # The element of the sum that goes into a gate, at (batch, gate, hidden).
 Gates = Callable[[Index, int, Index], Expr]
-Activation = Callable[[Expr], Expr]
-
-
-def _affine(x: Expr, alpha: float, beta: float) -> Expr:
-    return x * alpha + beta
-
-
-def _leaky_relu(x: Expr, alpha: float, beta: float) -> Expr:
-    return select(x < 0, x * alpha, x)
-
-
-def _thresholded_relu(x: Expr, alpha: float, beta: float) -> Expr:
-    return select(x < alpha, const(0, x.dtype), x)
-
-
-def _scaled_tanh(x: Expr, alpha: float, beta: float) -> Expr:
-    return apply("tanh", x * beta) * alpha
-
-
-def _hard_sigmoid(x: Expr, alpha: float, beta: float) -> Expr:
-    return smaller(larger(_affine(x, alpha, beta), 0), 1)
-
-
-def _elu(x: Expr, alpha: float, beta: float) -> Expr:
-    return select(x < 0, (apply("exp", x) - 1) * alpha, x)
-
-
-def _softsign(x: Expr, alpha: float, beta: float) -> Expr:
-    return x / (apply("abs", x) + 1)
-
-
-def _softplus(x: Expr, alpha: float, beta: float) -> Expr:
-    return larger(x, 0) + apply("log", apply("exp", -apply("abs", x)) + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """An activation; ``alpha`` and ``beta`` are their defaults, NaN where there is none, and None
-    where it has no such number.
-    """
-
-    formula: Callable[[Expr, float, float], Expr]
-    alpha: float | None = None
-    beta: float | None = None
-
-
-_KINDS = {
-    "relu": _Kind(lambda x, alpha, beta: larger(x, 0)),
-    "tanh": _Kind(lambda x, alpha, beta: apply("tanh", x)),
-    "sigmoid": _Kind(lambda x, alpha, beta: apply("sigmoid", x)),
-    "affine": _Kind(_affine, 1.0, 0.0),
-    "leakyrelu": _Kind(_leaky_relu, 0.01),
-    "thresholdedrelu": _Kind(_thresholded_relu, 1.0),
-    "scaledtanh": _Kind(_scaled_tanh, np.nan, np.nan),
-    "hardsigmoid": _Kind(_hard_sigmoid, 0.2, 0.5),
-    "elu": _Kind(_elu, 1.0),
-    "softsign": _Kind(_softsign),
-    "softplus": _Kind(_softplus),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +48,9 @@ def _directions(node: Node) -> int:
     return 2 if node.attr("direction", "forward") == "bidirectional" else 1
 
 
-def _names(node: Node) -> Sequence[str]:
+def _names(node: Node) -> list[str]:
     """The activations of all directions, in the order of the attribute."""
-    default = _OPERATORS[node.op].activations * _directions(node)
-    return [str(name).lower() for name in node.attr("activations", default) or default]
-
-
-def _numbers(node: Node) -> list[tuple[float, float]]:
-    """Alpha and beta of each activation: those that have one take the next that is given."""
-    alphas, betas = (iter(node.attr(f"activation_{name}", ())) for name in ("alpha", "beta"))
-
-    def number(default: float | None, given: Iterable[float]) -> float:
-        return 0.0 if default is None else float(next(iter(given), default))
-
-    kinds = [_KINDS[name] for name in _names(node)]
-    return [(number(kind.alpha, alphas), number(kind.beta, betas)) for kind in kinds]
+    return activations.names(node, _OPERATORS[node.op].activations * _directions(node))
 
 
 class _Layer:
@@ -136,23 +67,21 @@ class _Layer:
         self.hidden = self.r.shape[2]
         self.directions = _directions(node)
         self.bias, self.lengths = steps.optional(3), steps.optional(4)
-        self.activations = [self._activation(number) for number in range(len(_names(node)))]
+        self.activations = self._activations()
         self.width = kind.gates * self.hidden
         self.input = self._input_product(x, steps.given(1)) if self.time else None
 
-    def _activation(self, number: int) -> Activation:
-        formula = _KINDS[_names(self.node)[number]].formula
-        alpha, beta = _numbers(self.node)[number]
-        limit = self.node.attr("clip")
-        # As in ONNX Runtime: only the sums of gates are clipped, not the cell in h(C).
-        of_the_cell = self.node.op == "LSTM" and number % 3 == 2
+    def _activations(self) -> list[Activation]:
+        """As in ONNX Runtime, only the sums of gates are clipped, not the cell in h(C)."""
+        names, limit = _names(self.node), self.node.attr("clip")
+        numbers = activations.numbers(self.node, names)
+        return [
+            activations.activation(name, alpha, beta, None if self._of_cell(place) else limit)
+            for place, (name, (alpha, beta)) in enumerate(zip(names, numbers, strict=True))
+        ]
 
-        def activation(x: Expr) -> Expr:
-            if limit is not None and not of_the_cell:
-                x = smaller(larger(x, -limit), limit)
-            return formula(x, alpha, beta)
-
-        return activation
+    def _of_cell(self, place: int) -> bool:
+        return self.kind is _LSTM and place % 3 == 2
 
     def _input_product(self, x: Value, w: Value) -> Value:
         inner = x.shape[1]
@@ -407,7 +336,7 @@ def _complaints(node: Node, graph: Graph) -> Iterator[str]:
         yield f"direction is {direction!r}, expected forward, reverse or bidirectional"
     if layout not in (0, 1):
         yield f"layout is {layout}, expected 0 or 1"
-    yield from _activation_complaints(node)
+    yield from activations.complaints(node, _OPERATORS[node.op].activations * _directions(node))
     x, w, r = (graph.tensor(name).shape for name in node.inputs[:3])
     if (len(x), len(w), len(r)) != (3, 3, 3):
         yield f"X, W and R have {len(x)}, {len(w)} and {len(r)} axes, expected 3 each"
@@ -431,24 +360,6 @@ def _complaints(node: Node, graph: Graph) -> Iterator[str]:
         found = graph.tensor(name).shape if name else wanted
         if found != wanted:
             yield f"input {slot} ({name!r}) has the shape {list(found)}, expected {list(wanted)}"
-
-
-def _activation_complaints(node: Node) -> Iterator[str]:
-    names = _names(node)
-    unknown = [name for name in names if name not in _KINDS]
-    if unknown:
-        yield f"activation {unknown[0]!r} is none of ONNX"
-        return
-    wanted = len(_OPERATORS[node.op].activations) * _directions(node)
-    if len(names) != wanted:
-        yield f"{len(names)} activations are given, expected {wanted}"
-    for word in ("alpha", "beta"):
-        takers = [name for name in names if getattr(_KINDS[name], word) is not None]
-        given = len(node.attr(f"activation_{word}", ()))
-        if given > len(takers):
-            yield f"{given} values of activation_{word} are given, and {len(takers)} taken"
-    if np.isnan(_numbers(node)).any():
-        yield "ScaledTanh needs activation_alpha and activation_beta"
 
 
 for _name in _OPERATORS:

@@ -203,5 +203,18 @@ def _refuse_col2im(node: Node, graph: Graph) -> tuple[str, str] | None:
     )
 
 
-register(Operator("ConvTranspose", lambda node, graph: _Transposition(node, graph).nodes()))
+def _refuse_transposed(node: Node, graph: Graph) -> tuple[str, str] | None:
+    source, weight = (graph.tensor(name).shape for name in node.inputs[:2])
+    if len(source) == len(weight) and source[1] == weight[0]:
+        return None
+    return f"its weight {list(weight)} is not for an input {list(source)}", "check the weight"
+
+
+register(
+    Operator(
+        "ConvTranspose",
+        lambda node, graph: _Transposition(node, graph).nodes(),
+        _refuse_transposed,
+    )
+)
 register(Operator("Col2Im", _col2im, _refuse_col2im))
