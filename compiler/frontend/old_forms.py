@@ -65,8 +65,6 @@ class _Context:
         return self.constants[name]
 
     def unsqueezed(self, name: str, axes: Iterable[int]) -> tuple[onnx.NodeProto, str]:
-        if self.opset >= 13:
-            raise _CannotSay("the axes of Unsqueeze are an input by now")
         result = self.fresh(f"{name}_unsqueezed")
         return helper.make_node("Unsqueeze", [name], [result], axes=list(axes)), result
 
