@@ -136,20 +136,25 @@ def _head(rows: Sequence[Row]) -> Iterator[str]:
     )
     yield (
         f"- **NVRTC**: the CUDA text of every test that passed, compiled for {TARGET}, goes "
-        f"through NVRTC for {' and '.join(ARCHITECTURES)}: {counts['nvrtc']['passed']} of "
-        f"{counts['nvrtc']['total']}."
+        f"through NVRTC for {' and '.join(ARCHITECTURES)}: {_share(counts['nvrtc'])}."
     )
     yield (
         "- **emulator**: the same text with every CUDA thread a fiber, in random order, on "
         f"{BLOCKS} blocks, for a few tests that together have every operator and element type: "
-        f"{counts['emulator']['passed']} of {counts['emulator']['total']}."
+        f"{_share(counts['emulator'])}."
     )
     absent = _never_emulated(rows)
-    if absent:
+    if absent and counts["emulator"]["total"]:
         yield (
             "  What it has not run, for the compiler computes it in each test that passed: "
             f"{', '.join(absent)}."
         )
+
+
+def _share(column: dict[str, int]) -> str:
+    return (
+        f"{column['passed']} of {column['total']}" if column["total"] else "not run for this page"
+    )
 
 
 def _never_emulated(rows: Sequence[Row]) -> list[str]:
