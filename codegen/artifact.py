@@ -23,7 +23,7 @@ from ramforge.codegen import render as rendering
 from ramforge.codegen import weights as weights_file
 from ramforge.compiler import dump
 from ramforge.compiler.errors import ArtifactError
-from ramforge.compiler.ir import DType, Graph
+from ramforge.compiler.ir import DType
 from ramforge.compiler.pipeline import PASSES, Program
 from ramforge.compiler.version import VERSION
 
@@ -267,7 +267,7 @@ def _manifest(
             "veus": max((launch.lanes for launch in plan.launches), default=target.sms),
         },
         "inputs": _port_rows(program, graph.inputs),
-        "outputs": _port_rows(program, _outputs(graph)),
+        "outputs": _port_rows(program, graph.answers),
         "checks": [{"name": name, "message": text} for name, text in graph.checks.items()],
         "weights": {"file": names.weights, "bytes": weights.nbytes, "sha256": weights.digest},
         "memory": {
@@ -314,10 +314,6 @@ def _manifest(
             for number, operator in enumerate(program.operators)
         ],
     }
-
-
-def _outputs(graph: Graph) -> tuple[str, ...]:
-    return tuple(name for name in graph.outputs if name not in graph.checks)
 
 
 def _port_rows(program: Program, ports: tuple[str, ...]) -> list[dict[str, Any]]:

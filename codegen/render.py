@@ -150,7 +150,7 @@ def _header(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
         ),
         "memory": f"{kilobytes:.0f} KB workspace, {weights.nbytes / 1024:.0f} KB weights",
         "inputs": [_port(program.graph, name) for name in program.graph.inputs] or ["none"],
-        "outputs": [_port(program.graph, name) for name in program.graph.outputs],
+        "outputs": [_port(program.graph, name) for name in program.graph.answers],
         "weights": f"{names.weights} (sha256 {weights.digest[:16]}...)",
         "architecture": "sm_90a" if target.is_host else target.architecture,
         "file": shlex.quote(names.source),

@@ -183,6 +183,11 @@ class Graph:
     def tensor(self, name: str) -> Tensor:
         return self.tensors[name]
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The outputs that the model itself has."""
+        return tuple(name for name in self.outputs if name not in self.checks)
+
     def producers(self) -> dict[str, Node]:
         """The node that makes each tensor."""
         return {output: node for node in self.nodes for output in node.outputs}
@@ -209,8 +214,7 @@ class Graph:
         """
         if checks is None:
             checks = self.checks
-        outputs = tuple(name for name in self.outputs if name not in self.checks)
-        outputs += tuple(checks)
+        outputs = (*self.answers, *checks)
         nodes = tuple(nodes)
         known = {**self.tensors, **{tensor.name: tensor for tensor in tensors}}
         values = {**self.constants, **(constants or {})}

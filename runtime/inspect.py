@@ -84,7 +84,7 @@ def of_model(
     if graph is None:
         return document
     document["inputs"], document["outputs"] = (
-        _ports(graph, names) for names in (graph.inputs, graph.outputs)
+        _ports(graph, names) for names in (graph.inputs, graph.answers)
     )
     report(f"optimising {len(graph.nodes)} nodes")
     graph = optimise(graph)

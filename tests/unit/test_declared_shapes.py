@@ -15,7 +15,9 @@ from onnx import TensorProto, helper
 
 import ramforge
 from ramforge.codegen.build import host
+from ramforge.compiler.device import find_target
 from ramforge.compiler.errors import CompileError, ShapeError, UnsupportedModel
+from ramforge.runtime import inspect
 from ramforge.runtime.drivers.emulated import EmulatedDriver
 from ramforge.runtime.session import Session
 
@@ -172,3 +174,15 @@ def test_the_program_by_itself_checks_too(tmp_path: Path) -> None:
         )
         assert done.returncode == status, done.stderr
     assert "Reshape 'node'" in done.stderr
+
+
+def test_a_check_is_no_output_of_the_model(tmp_path: Path) -> None:
+    made = model("Reshape", {"x": X, "s": ints(2, 6)}, (2, 6))
+    artifact = ramforge.compile(made, target="host", output=tmp_path / "p.cu")
+    assert [port.name for port in artifact.outputs] == ["y"]
+    assert len(artifact.results) == 2 and len(artifact.checks) == 1
+    head = artifact.text().split("#include")[0]
+    assert "outputs    y float32 2x6\n// weights" in head
+    onnx.save(made, tmp_path / "m.onnx")
+    document = inspect.of_model(str(tmp_path / "m.onnx"), find_target("host"), "auto", print)
+    assert [port["name"] for port in document["outputs"]] == ["y"]
