@@ -12,6 +12,7 @@ from functools import cache
 from importlib import resources
 
 _OPTIONAL_LIBRARY = ("half.cuh", "narrow.cuh")
+_FOLDERS = ("kernels", "kernels.operators")
 _DEFINED = re.compile(
     r"^(?:RF_DEVICE|RF_BODY|struct|using|static|#define)\b[^;{(]*?\b(rf_\w+)\b", re.M
 )
@@ -47,9 +48,10 @@ def _collect(part: Part, found: list[Part]) -> None:
 @cache
 def _parts() -> tuple[Part, ...]:
     library = resources.files("ramforge.kernels.lib")
-    kernels = resources.files("ramforge.kernels")
+    folders = [resources.files(f"ramforge.{name}") for name in _FOLDERS]
     files = [(name, library / name) for name in _OPTIONAL_LIBRARY]
-    files += sorted((file.name, file) for file in kernels.iterdir() if file.name.endswith(".cuh"))
+    found = [file for folder in folders for file in folder.iterdir()]
+    files += sorted((file.name, file) for file in found if file.name.endswith(".cuh"))
     return tuple(_part(name, file.read_text(encoding="utf-8")) for name, file in files)
 
 

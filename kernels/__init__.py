@@ -1,5 +1,5 @@
-"""Operators and the kernel families that carry them out. Importing this fills the registry: every
-module here is imported, so that a new one is found by being there.
+"""The kernel families, the tile library (``lib``) and the operators that the families carry out
+(``operators``). Importing this imports them all, which fills the registry.
 """
 
 from __future__ import annotations
@@ -7,6 +7,5 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-for _module in pkgutil.iter_modules(__path__):
-    if not _module.ispkg:
-        importlib.import_module(f"{__name__}.{_module.name}")
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)

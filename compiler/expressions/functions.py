@@ -1,9 +1,9 @@
 """The table of scalar functions: a row says how one is written in C, how NumPy computes it and what
 it returns.
 
-The rows here are those that the compiler itself needs; ``kernels/pointwise.py`` adds the rest
-beside its operators. C texts call ``rf_`` helpers of ``kernels/lib/math.cuh`` where C alone is not
-enough.
+The rows here are those that the compiler itself needs; ``kernels/operators/pointwise.py`` adds the
+rest beside its operators. C texts call ``rf_`` helpers of ``kernels/lib/math.cuh`` where C alone is
+not enough.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_what_is_quoted_is_in_the_operator() -> None:
     page = (ROOT / "docs/ADDING_AN_OPERATOR.md").read_text()
-    code = textwrap.dedent((ROOT / "kernels/max_roi_pool.py").read_text())
+    code = textwrap.dedent((ROOT / "kernels/operators/max_roi_pool.py").read_text())
     plain = "\n".join(line.strip() for line in code.splitlines())
     quotes = re.findall(r"```python\n(.*?)```", page, re.S)
     assert len(quotes) == 2

@@ -10,7 +10,7 @@ import pytest
 
 import ramforge
 from ramforge.compiler.errors import UnsupportedModel
-from ramforge.kernels.einsum import Malformed, parse
+from ramforge.kernels.operators.einsum import Malformed, parse
 from tests.helpers import Array, Case, Known, check, model_of, numbers, one
 
 

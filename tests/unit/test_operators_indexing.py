@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ramforge.kernels import scattering
+from ramforge.kernels.operators import scattering
 from tests.helpers import Array, Case, Known, check, ints, numbers, one
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 import ramforge
 from ramforge.compiler.errors import ShapeError, UnsupportedModel
-from ramforge.kernels.random_numbers import random_bits
+from ramforge.kernels.operators.random_numbers import random_bits
 from ramforge.runtime.session import Session
 from tests.helpers import Array, Case, Known, check, model_of, numbers, one, run_both
 

@@ -13,8 +13,8 @@ from onnx import TensorProto
 
 import ramforge
 from ramforge.compiler.errors import UnsupportedModel
-from ramforge.kernels.signal import factors, radices
-from ramforge.kernels.tables import _mel_weights
+from ramforge.kernels.operators.signal import factors, radices
+from ramforge.kernels.operators.tables import _mel_weights
 from tests.helpers import Array, Case, Known, check, expected_of, model_of, numbers, one, run_both
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ramforge.compiler.expressions.functions import define
 from ramforge.compiler.expressions.terms import Expr, apply
 from ramforge.compiler.ir import Node
-from ramforge.kernels.pointwise import Formula, pointwise
+from ramforge.kernels.operators.pointwise import Formula, pointwise
 
 
 def _shift_left(x: Any, count: Any) -> Any:

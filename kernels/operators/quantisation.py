@@ -13,7 +13,7 @@ from ramforge.compiler.expressions.steps import Place, Steps
 from ramforge.compiler.expressions.terms import Expr, apply, select
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.casts import limits, saturated
+from ramforge.kernels.operators.casts import limits, saturated
 
 Refused = tuple[str, str] | None
 Shape = tuple[int, ...]

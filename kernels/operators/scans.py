@@ -7,8 +7,8 @@ from ramforge.compiler.expressions.steps import Steps
 from ramforge.compiler.expressions.terms import const
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.movement import constant_input, constants_needed
-from ramforge.kernels.ordering import prefix
+from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.kernels.operators.ordering import prefix
 
 
 def _cumulation(name: str, kind: str) -> None:

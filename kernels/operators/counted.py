@@ -16,7 +16,7 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, const, select, value_of
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, Refusal, register
-from ramforge.kernels.ordering import (
+from ramforge.kernels.operators.ordering import (
     alike,
     below,
     by_value,

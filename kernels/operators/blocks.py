@@ -5,7 +5,7 @@ from __future__ import annotations
 from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.terms import Expr
 from ramforge.compiler.ir import Graph, Node, Tensor
-from ramforge.kernels.movement import load_from, movement
+from ramforge.kernels.operators.movement import load_from, movement
 
 
 def _depth_to_space(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:

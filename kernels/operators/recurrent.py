@@ -18,9 +18,9 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, const, select
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels import activations
-from ramforge.kernels.activations import Activation
-from ramforge.kernels.pieces import Piece, stacked
+from ramforge.kernels.operators import activations
+from ramforge.kernels.operators.activations import Activation
+from ramforge.kernels.operators.pieces import Piece, stacked
 
 # The element of a state at (batch, hidden); None is a state of zeros.
 State = Callable[[Index, Index], Expr] | None

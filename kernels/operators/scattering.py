@@ -18,7 +18,7 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, select, value_of
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.ordering import Places, by_value, count, leading, ordered
+from ramforge.kernels.operators.ordering import Places, by_value, count, leading, ordered
 
 # How many pairs of element and update may be looked at one by one
 MOST_PAIRS = 1 << 22

@@ -10,7 +10,7 @@ import numpy as np
 from ramforge.compiler.expressions.steps import Steps
 from ramforge.compiler.ir import Array, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.movement import constant_input, constants_needed
+from ramforge.kernels.operators.movement import constant_input, constants_needed
 
 
 def known(name: str, operands: int, make: Callable[..., Array]) -> None:

@@ -16,7 +16,7 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, select
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.movement import constant_input, constants_needed
+from ramforge.kernels.operators.movement import constant_input, constants_needed
 
 Step = Callable[[Expr], Expr]
 

@@ -11,7 +11,7 @@ from ramforge.compiler.expressions.steps import Place, Steps
 from ramforge.compiler.expressions.terms import Expr, larger, smaller, value_of
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.movement import constant_input, constants_needed
+from ramforge.kernels.operators.movement import constant_input, constants_needed
 
 
 @dataclass(frozen=True, slots=True)

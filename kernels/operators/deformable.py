@@ -16,8 +16,8 @@ from ramforge.compiler.expressions.steps import Steps
 from ramforge.compiler.expressions.terms import Expr, apply, const
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.convolution import product_roles
-from ramforge.kernels.window import Window
+from ramforge.kernels.operators.convolution import product_roles
+from ramforge.kernels.operators.window import Window
 
 FAR = 2.0**30  # outside of every tensor, and still an integer that can be added to
 

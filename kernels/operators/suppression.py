@@ -12,9 +12,9 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, const, larger, select, smaller, value_of
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.counted import nothing_declared
-from ramforge.kernels.movement import constant_input, constants_needed
-from ramforge.kernels.ordering import by_value, count, ordered, positions_of
+from ramforge.kernels.operators.counted import nothing_declared
+from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.kernels.operators.ordering import by_value, count, ordered, positions_of
 
 # Each round chooses one box of every class, and is two rOperators
 MOST_ROUNDS = 512

@@ -12,7 +12,7 @@ import numpy as np
 from ramforge.compiler.expressions.functions import define
 from ramforge.compiler.expressions.terms import Expr, apply, const, larger, select, smaller
 from ramforge.compiler.ir import DType, Node
-from ramforge.kernels.pointwise import pointwise, rounded_once, unary
+from ramforge.kernels.operators.pointwise import pointwise, rounded_once, unary
 
 unary("Tan", "tan", "rf_tan({0})", np.tan, 16)
 unary("Asin", "asin", "rf_asin({0})", np.arcsin, 16)

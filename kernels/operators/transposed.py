@@ -16,9 +16,9 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, const
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.convolution import product_roles
-from ramforge.kernels.movement import constants_needed
-from ramforge.kernels.window import Meeting
+from ramforge.kernels.operators.convolution import product_roles
+from ramforge.kernels.operators.movement import constants_needed
+from ramforge.kernels.operators.window import Meeting
 
 Part = tuple[int, int, int]
 

@@ -14,7 +14,7 @@ from ramforge.compiler.expressions.steps import Place, Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, larger, select, smaller
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.movement import constants_needed
+from ramforge.kernels.operators.movement import constants_needed
 
 TAPS = {"nearest": 1, "linear": 2, "bilinear": 2, "cubic": 4, "bicubic": 4}
 PADDINGS = ("zeros", "border", "reflection")

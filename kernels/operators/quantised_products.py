@@ -11,8 +11,8 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.quantisation import quantised
-from ramforge.kernels.window import Window
+from ramforge.kernels.operators.quantisation import quantised
+from ramforge.kernels.operators.window import Window
 
 Finish = Callable[..., Expr]
 Refused = tuple[str, str] | None

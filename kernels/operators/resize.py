@@ -1,6 +1,6 @@
 """Resize: along each axis an output element is a weighted sum of a few neighbouring elements.
 
-Which ones and with what weights is known when the model is compiled (``kernels/taps.py``). Where
+Which ones and with what weights is known when the model is compiled (``taps.py``). Where
 the first of them follows a rule, an index says it, otherwise a table. Axes are done one after the
 other; a few axes of two taps each are done at once.
 """
@@ -20,9 +20,9 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const
 from ramforge.compiler.ir import Array, DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels import taps as tp
-from ramforge.kernels.movement import constant_input, constants_needed
-from ramforge.kernels.taps import Axis, Taps
+from ramforge.kernels.operators import taps as tp
+from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.kernels.operators.taps import Axis, Taps
 
 # Up to this many taps in all are added up in one map; more would repeat too much.
 AT_ONCE = 8

@@ -10,7 +10,7 @@ from ramforge.compiler.expressions.index import Index, Var
 from ramforge.compiler.expressions.terms import Expr, apply, const
 from ramforge.compiler.ir import Graph, Node, Tensor
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.pointwise import operand
+from ramforge.kernels.operators.pointwise import operand
 
 
 def _matmul(node: Node, graph: Graph) -> tuple[Node, ...]:

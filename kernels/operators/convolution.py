@@ -9,7 +9,7 @@ from ramforge.compiler.expressions.steps import Steps
 from ramforge.compiler.expressions.terms import Expr
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.window import Window
+from ramforge.kernels.operators.window import Window
 
 
 def _convolution(node: Node, graph: Graph) -> tuple[Node, ...]:

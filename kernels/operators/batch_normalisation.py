@@ -7,7 +7,7 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.normalisation import inverse_root, moments
+from ramforge.kernels.operators.normalisation import inverse_root, moments
 
 
 def _batch_norm(node: Node, graph: Graph) -> tuple[Node, ...]:

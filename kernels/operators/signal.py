@@ -23,7 +23,7 @@ from ramforge.compiler.expressions.steps import Place, Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, inside, select, value_of
 from ramforge.compiler.ir import Array, DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.movement import constant_input, constants_needed
+from ramforge.kernels.operators.movement import constant_input, constants_needed
 
 # Factors up to this one are joined where steps are sums: fewer steps for a few more products.
 WIDEST_STEP = 32

@@ -15,7 +15,7 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, select
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.casts import limits
+from ramforge.kernels.operators.casts import limits
 
 Element = Callable[..., Expr]
 

@@ -11,7 +11,7 @@ from ramforge.compiler.expressions.steps import Steps
 from ramforge.compiler.expressions.terms import Expr, const, select, value_of
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, Refusal, register
-from ramforge.kernels.movement import constant_input, constants_needed
+from ramforge.kernels.operators.movement import constant_input, constants_needed
 
 
 def formula(name: str, element: Callable[..., Expr], refuse: Refusal | None = None) -> None:

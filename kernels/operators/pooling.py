@@ -14,8 +14,8 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.movement import constants_needed
-from ramforge.kernels.window import Meeting, Window
+from ramforge.kernels.operators.movement import constants_needed
+from ramforge.kernels.operators.window import Meeting, Window
 
 NOWHERE = int(np.iinfo(np.int64).max)
 

@@ -8,8 +8,8 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, const, select
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.movement import constants_needed
-from ramforge.kernels.ordering import COUNT, Places, alike, by_value, count, ordered
+from ramforge.kernels.operators.movement import constants_needed
+from ramforge.kernels.operators.ordering import COUNT, Places, alike, by_value, count, ordered
 
 
 def _top_k(node: Node, graph: Graph) -> tuple[Node, ...]:
