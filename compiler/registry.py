@@ -7,8 +7,8 @@ compiler asks for an operator by name.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,8 +21,36 @@ Express = Callable[["Node", "Graph"], "tuple[Node, ...]"]
 Refusal = Callable[["Node", "Graph"], "tuple[str, str] | None"]
 
 
-def _never(node: Node, graph: Graph) -> tuple[str, str] | None:
+def never(node: Node, graph: Graph) -> tuple[str, str] | None:
+    """Nothing is refused."""
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A value of an operand that the shapes of the node's outputs allow.
+
+    It is taken if every place finds one of its ``choices`` in the operand: in the element of the
+    same number, or with ``anywhere`` in any element; a place without choices takes everything.
+    Values of one ``meaning`` make the same outputs.
+    """
+
+    value: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
+    anywhere: bool = False
+    meaning: object = None
+
+
+Solve = Callable[["Node", "Graph", int], Sequence[Told]]
+
+# Nodes that compare an operand of run time with the values told of it, by meaning (WAYS): how many
+# places find none of their choices; and the tensor that belongs to the meaning that fits.
+COMPARE, CHOOSE, WAYS = "ramforge.Compare", "ramforge.Choose", "ways"
+
+
+def untold(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    """No shape says what such an operand is."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,36 +58,27 @@ class Operator:
     """An ONNX operator.
 
     ``express`` rewrites a node into single-output nodes that carry a computation; ``refuse`` gives
-    (reason, fix) for a node this entry cannot do. ``like_input`` says that the first output has the
-    type and shape of the first input, for operators of which onnx's shape inference says nothing.
+    (reason, fix) for a node this entry cannot do. ``needs`` are the operands that have to be known
+    at compile time, each with what the shapes of the outputs tell about it; ``reads`` are others
+    that decide a shape, which ``express`` can read at run time where that shape is declared.
+    ``like_input`` says that the first output has the type and shape of the first input, for
+    operators of which onnx's shape inference says nothing.
     """
 
     name: str
     express: Express
-    refuse: Refusal = _never
+    refuse: Refusal = never
+    needs: Mapping[int, Solve] = field(default_factory=dict)
+    reads: tuple[int, ...] = ()
     like_input: bool = False
 
+    @property
+    def deciding(self) -> tuple[int, ...]:
+        """The operands that decide a shape."""
+        return (*self.needs, *self.reads)
 
-# For each element of an operand the numbers that it may be; the first one is taken.
-Accepted = Sequence[Sequence[int]]
-Solve = Callable[["Node", "Graph", int], "Accepted | None"]
 
-# The node that compares an operand of run time with these numbers, and its attribute.
-CHECK_OPERAND, ACCEPTED = "ramforge.CheckOperand", "accepted"
-
-_SOLVERS: dict[str, tuple[int, Solve]] = {}
 _OPERATORS: dict[str, Operator] = {}
-
-
-def register_solver(name: str, slot: int, solve: Solve) -> None:
-    """Say how an operator's declared output shape gives the value of the operand in ``slot``."""
-    if name in _SOLVERS:
-        raise ValueError(f"operator {name} has two solvers")
-    _SOLVERS[name] = (slot, solve)
-
-
-def find_solver(name: str) -> tuple[int, Solve] | None:
-    return _SOLVERS.get(name)
 
 
 def register(operator: Operator) -> Operator:

@@ -7,7 +7,7 @@ not listed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -19,8 +19,9 @@ from ramforge.compiler.frontend.convert import UNKNOWN_DOMAIN
 from ramforge.compiler.frontend.declared import solve
 from ramforge.compiler.frontend.expand import is_expandable
 from ramforge.compiler.frontend.fitting import refusal
-from ramforge.compiler.frontend.slim import Inferred, SlimModel, dtype_of, element_label
+from ramforge.compiler.frontend.slim import Inferred, Origin, SlimModel, dtype_of, element_label
 from ramforge.compiler.frontend.tidy import Tidied, tidy
+from ramforge.compiler.frontend.values import deciding_slots, sources
 from ramforge.compiler.ir import Array, DType, Graph, Node, Tensor
 
 # Places in memory are 32 bits wide, in units of 16 bytes.
@@ -35,7 +36,7 @@ def build(inferred: Inferred, graph_name: str) -> Graph:
     types = _types(slim, tidied)
     graph = _graph(slim, tidied, types, graph_name)
     if not any(map(_is_large, graph.tensors.values())):
-        graph = solve(graph, tuple(slim.settled))
+        graph = solve(graph, slim.opset)
     found = tuple(_distinct(_problems(inferred, tidied, types, graph)))
     if found:
         raise UnsupportedModel(slim.name, found)
@@ -130,7 +131,7 @@ def _problems(
     if inferred.complaint:
         yield from problems.inference_errors(inferred.complaint, dict(slim.origins))
     for node in graph.nodes:
-        if node.op == registry.CHECK_OPERAND:
+        if node.op in (registry.COMPARE, registry.CHOOSE):
             continue
         if fed_others and (node.op in sequences.OPERATORS or _has_graphs(node)):
             continue  # follows from the inputs
@@ -152,7 +153,7 @@ def _input_type(name: str, known: _Type, proto: onnx.TypeProto) -> Iterable[Prob
 def _node_problem(
     node: Node, slim: SlimModel, tidied: Tidied, types: Mapping[str, _Type], graph: Graph
 ) -> Problem | None:
-    origin = tidied.origins[node.name]
+    origin = tidied.origins.get(node.name, Origin(node.origin[0], node.op))
     domain = tidied.domains.get(node.name, "")
     if domain == UNKNOWN_DOMAIN:
         return problems.unknown_operator(origin, node.op, slim.source_opset)
@@ -179,8 +180,15 @@ def _node_problem(
         known = types.get(name, _Type(None, "", None, "nothing"))
         if known.dtype is None and known.label:
             return problems.produced_type(origin, node.op, name, known.label)
-        if known.shape is None:
-            return problems.unknown_shape(origin, node.op, name, known.found)
+        if known.shape is None and name not in graph.tensors:
+            slots = [slot for slot in deciding_slots(node.op) if slot < len(node.inputs)]
+            return problems.unknown_shape(
+                origin, node.op, name, known.found, _sources(slim, node, slots)
+            )
+    for slot in operator.needs:
+        name = node.inputs[slot] if slot < len(node.inputs) else ""
+        if name and name not in graph.constants:
+            return problems.unknown_operand(origin, node.op, name, _sources(slim, node, [slot]))
     axis = node.attr("axis", 0)
     rank = len(graph.tensor(node.inputs[0]).shape) if node.inputs and node.inputs[0] else None
     if rank is not None and isinstance(axis, int) and not -rank - 1 <= axis <= max(rank, 1):
@@ -191,6 +199,11 @@ def _node_problem(
             return problems.unlike_branches(origin, yes, no)
     found = refusal(operator, node, graph)
     return Problem(origin.node, node.op, *found) if found else None
+
+
+def _sources(slim: SlimModel, node: Node, slots: Sequence[int]) -> Sequence[str]:
+    """The inputs of the model that the values of these operands come from."""
+    return sorted(sources(slim.proto.graph, [node.inputs[slot] for slot in slots]))
 
 
 def _has_graphs(node: Node) -> bool:

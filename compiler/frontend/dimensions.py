@@ -18,7 +18,7 @@ from ramforge.compiler.frontend.slim import SlimModel, copy_with_nodes
 
 # Tiles count rows and columns in 32 bits.
 LARGEST = 2**31 - 1
-_A_SIZE = f"a whole number from 1 to {LARGEST}"
+_A_SIZE = f"a whole number from 0 to {LARGEST}"
 
 
 def bind(
@@ -96,7 +96,7 @@ def _symbols(value: onnx.ValueInfoProto) -> tuple[str, ...]:
 def _is_size(size: object) -> bool:
     if isinstance(size, bool) or not isinstance(size, int | np.integer):
         return False
-    return 1 <= int(size) <= LARGEST
+    return 0 <= int(size) <= LARGEST
 
 
 def _declared(inputs: Mapping[str, onnx.ValueInfoProto]) -> str:

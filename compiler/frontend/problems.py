@@ -138,10 +138,24 @@ def unlike_branches(origin: Origin, yes: Sequence[int], no: Sequence[int]) -> Pr
     return Problem(origin.node, origin.operator, reason, fix)
 
 
-def unknown_shape(origin: Origin, operator: str, tensor: str, found: str) -> Problem:
-    """A tensor whose shape inference could not find."""
+def unknown_shape(
+    origin: Origin, operator: str, tensor: str, found: str, inputs: Sequence[str]
+) -> Problem:
+    """A tensor whose shape inference could not find; ``inputs`` of the model decide it."""
     reason = f"the shape of its output {tensor!r} depends on run-time values (found {found})"
-    return Problem(origin.node, operator, reason, _FIXED_SHAPES)
+    fix = f"{_bind(inputs)}, or declare the shape of {tensor!r}" if inputs else _FIXED_SHAPES
+    return Problem(origin.node, operator, reason, fix)
+
+
+def unknown_operand(origin: Origin, operator: str, tensor: str, inputs: Sequence[str]) -> Problem:
+    """An operand that has to be known, and that no declared shape tells."""
+    reason = f"input {tensor!r} decides a shape and is computed at run time"
+    fix = "give it as a constant, or let a constant-folding exporter fold it"
+    return Problem(origin.node, operator, reason, _bind(inputs) if inputs else fix)
+
+
+def _bind(inputs: Sequence[str]) -> str:
+    return " ".join(f"--bind {shlex.quote(f'{name}=VALUES.npz')}" for name in inputs)
 
 
 def failed_conversion(opset: int, target: int, detail: str) -> Problem:

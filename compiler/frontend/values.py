@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from ramforge.compiler import registry
 from ramforge.compiler.errors import CompileError
 from ramforge.compiler.frontend.slim import (
     SlimModel,
@@ -25,47 +26,15 @@ from ramforge.compiler.ir import Array, DType
 # What an operand has to be small for: it lists sizes, axes, offsets or repeats.
 MOST_ELEMENTS = 1024
 
-# The operands of each operator that decide the shape of what it makes.
-SHAPE_OPERANDS: Mapping[str, tuple[int, ...]] = {
-    "AffineGrid": (1,),
-    "BlackmanWindow": (0,),
-    "CenterCropPad": (1,),
-    "Col2Im": (1, 2),
-    "ConstantOfShape": (0,),
-    "CumProd": (1,),
-    "CumSum": (1,),
-    "DFT": (1, 2),
+# Operands that decide what the front end replaces a node with.
+_OF_REPLACED: Mapping[str, tuple[int, ...]] = {
     "Dropout": (1, 2),
-    "Expand": (1,),
-    "HammingWindow": (0,),
-    "HannWindow": (0,),
     "If": (0,),
     "Loop": (0, 1),
-    "MaxUnpool": (2,),
-    "MelWeightMatrix": (0, 1, 2, 3, 4),
-    "NonMaxSuppression": (2,),
-    "OneHot": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "ReduceL1": (1,),
-    "ReduceL2": (1,),
-    "ReduceLogSum": (1,),
-    "ReduceLogSumExp": (1,),
-    "ReduceMax": (1,),
-    "ReduceMean": (1,),
-    "ReduceMin": (1,),
-    "ReduceProd": (1,),
-    "ReduceSum": (1,),
-    "ReduceSumSquare": (1,),
-    "Reshape": (1,),
-    "Resize": (1, 2, 3),
-    "STFT": (1, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1, 2),
-    "TopK": (1,),
-    "Unsqueeze": (1,),
+    "SequenceAt": (1,),
+    "SequenceErase": (1,),
+    "SequenceInsert": (2,),
+    "SplitToSequence": (1,),
     "Upsample": (1,),
 }
 
@@ -125,10 +94,14 @@ def _disagreements(declared: onnx.ValueInfoProto, array: Array) -> Iterator[str]
 
 def deciding_inputs(model: onnx.ModelProto) -> frozenset[str]:
     """The inputs of a model that a shape depends on, directly or through arithmetic on integers."""
-    graph = model.graph
+    return sources(model.graph, _operands(model.graph.node))
+
+
+def sources(graph: onnx.GraphProto, names: Iterable[str]) -> frozenset[str]:
+    """The small inputs of a graph that the values of these tensors come from."""
     inputs = {value.name: value for value in graph.input}
     makers = {name: node for node in all_nodes(graph) for name in node.output}
-    pending = list(_operands(graph.node))
+    pending = list(names)
     seen: set[str] = set()
     found: set[str] = set()
     while pending:
@@ -146,10 +119,16 @@ def deciding_inputs(model: onnx.ModelProto) -> frozenset[str]:
     return frozenset(found)
 
 
+def deciding_slots(op: str) -> tuple[int, ...]:
+    """Which operands of an operator decide a shape."""
+    operator = registry.find(op)
+    return operator.deciding if operator is not None else _OF_REPLACED.get(op, ())
+
+
 def _operands(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
     """What decides a shape somewhere in these nodes or their subgraphs."""
     for node in nodes:
-        for slot in SHAPE_OPERANDS.get(node.op_type, ()):
+        for slot in deciding_slots(node.op_type):
             if slot < len(node.input):
                 yield node.input[slot]
         for attribute in node.attribute:

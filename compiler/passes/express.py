@@ -24,11 +24,11 @@ def express(graph: Graph) -> Graph:
     checks = dict(graph.checks)
     for node in graph.nodes:
         outputs = [graph.tensor(name) for name in node.outputs if name]
-        if all(tensor.size == 0 for tensor in outputs):
-            known.update({t.name: np.zeros(t.shape, t.dtype.numpy) for t in outputs})
-            continue
         operator = registry.find(node.op)
         assert operator is not None, f"the front end let {node.op} through"
+        if all(tensor.size == 0 for tensor in outputs) and not _checks(operator, node, graph):
+            known.update({t.name: np.zeros(t.shape, t.dtype.numpy) for t in outputs})
+            continue
         for step in _steps(operator, node, graph):
             (name,) = step.outputs
             if CONSTANT in step.attrs:
@@ -45,6 +45,12 @@ def express(graph: Graph) -> Graph:
             nodes.append(step)
     new = [tensor for tensor in made if tensor.name not in graph.tensors]
     return graph.rebuilt(nodes, new, known, checks)
+
+
+def _checks(operator: Operator, node: Node, graph: Graph) -> bool:
+    """Whether a run has to compare operands with the declared shape."""
+    read = [node.inputs[slot] for slot in operator.reads if slot < len(node.inputs)]
+    return any(name and name not in graph.constants for name in read)
 
 
 def _steps(operator: Operator, node: Node, graph: Graph) -> tuple[Node, ...]:

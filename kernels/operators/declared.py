@@ -1,183 +1,143 @@
 """Operands that decide a shape and are known only at run time, where the model declares the shape.
 
-The declared shape then says what the operand has to be: a solver gives that value, and it becomes a
-constant of the node. What really comes is compared with it at run time.
+What shapes tell about such an operand is said by a solver. What really comes is compared with that
+at run time; where several values are possible, the one that comes chooses.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Sequence
 
 import numpy as np
 
-from ramforge.compiler.expressions import terms
+from ramforge.compiler.expressions import computation as comp
 from ramforge.compiler.expressions.index import Index
-from ramforge.compiler.expressions.steps import Steps
-from ramforge.compiler.expressions.terms import Expr
+from ramforge.compiler.expressions.steps import Steps, Value
+from ramforge.compiler.expressions.terms import Expr, const, select
 from ramforge.compiler.ir import DType, Graph, Node
-from ramforge.compiler.registry import (
-    ACCEPTED,
-    CHECK_OPERAND,
-    Accepted,
-    Operator,
-    Solve,
-    register,
-    register_solver,
-)
+from ramforge.compiler.registry import CHOOSE, COMPARE, WAYS, Operator, Solve, Told, register
 
 
-def _shapes(node: Node, graph: Graph) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return graph.tensor(node.inputs[0]).shape, graph.tensor(node.outputs[0]).shape
+def exactly(*values: int) -> Told:
+    """This value and no other."""
+    return Told(values, tuple((value,) for value in values), meaning=values)
 
 
-def _reshape(node: Node, graph: Graph, slot: int) -> Accepted:
-    source, output = _shapes(node, graph)
-    copied = not node.attr("allowzero", 0)
+def output_shape(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    """The operand is the shape of the output."""
+    return (exactly(*graph.tensor(node.outputs[0]).shape),)
+
+
+def output_size(axis: int | None = None, default: int = 0) -> Solve:
+    """The operand is the output's length along this axis, or that of the attribute."""
+
+    def solve(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+        along = node.attr("axis", default) if axis is None else axis
+        return (exactly(graph.tensor(node.outputs[0]).shape[along]),)
+
+    return solve
+
+
+def output_sizes(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    """The operand lists the output's lengths along the axes of the attribute, or all."""
+    shape = graph.tensor(node.outputs[0]).shape
+    return (exactly(*(shape[axis] for axis in node.attr("axes") or range(len(shape)))),)
+
+
+def some_axes(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    """The operand lists axes of the first input; those of length one mean nothing."""
+    shape = graph.tensor(node.inputs[0]).shape
+    rank, count = len(shape), graph.tensor(node.inputs[slot]).size
     return [
-        [size, -1, *([0] if copied and axis < len(source) and source[axis] == size else [])]
-        for axis, size in enumerate(output)
+        _axes(chosen, rank, tuple(axis for axis in chosen if shape[axis] != 1))
+        for chosen in itertools.combinations(range(rank), count)
     ]
 
 
-def _expand(node: Node, graph: Graph, slot: int) -> Accepted:
-    source, output = _shapes(node, graph)
+def unit_axes(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    """The operand lists axes of length one, in the longer of input and output: any are alike."""
+    ends = (graph.tensor(name).shape for name in (node.inputs[0], node.outputs[0]))
+    longer = max(ends, key=len)
+    units = [axis for axis, size in enumerate(longer) if size == 1]
     count = graph.tensor(node.inputs[slot]).size
-    old = (1,) * (len(output) - len(source)) + source
-    pairs = list(zip(old, output, strict=True))[len(output) - count :]
-    return [[new, *([1] if before == new else [])] for before, new in pairs]
+    return [_axes(chosen, len(longer), ()) for chosen in itertools.combinations(units, count)]
 
 
-def _whole_shape(node: Node, graph: Graph, slot: int) -> Accepted:
-    return [[size] for size in graph.tensor(node.outputs[0]).shape]
+def _axes(chosen: tuple[int, ...], rank: int, meaning: tuple[int, ...]) -> Told:
+    return Told(chosen, tuple((axis, axis - rank) for axis in chosen), True, meaning)
 
 
-def _repeats(node: Node, graph: Graph, slot: int) -> Accepted | None:
-    source, output = _shapes(node, graph)
-    if len(source) != len(output) or 0 in source:
-        return None
-    return [[new // old] for old, new in zip(source, output, strict=True)]
-
-
-def _unit_axes(long: tuple[int, ...], short: tuple[int, ...]) -> Accepted | None:
-    """Which axes of length one were put in or taken out: any choice that fits moves no element."""
-    units = [axis for axis, size in enumerate(long) if size == 1]
-    count = len(long) - len(short)
-    for chosen in itertools.combinations(units, count):
-        if tuple(size for axis, size in enumerate(long) if axis not in chosen) == short:
-            return _any_of(units, chosen, len(long))
-    return None
-
-
-def _any_of(allowed: Sequence[int], chosen: Sequence[int], rank: int) -> Accepted:
-    """Each of the chosen axes, or another of those that may stand in its place."""
-    every = [*allowed, *(axis - rank for axis in allowed)]
-    return [[axis, *(other for other in every if other != axis)] for axis in chosen]
-
-
-def _squeezed(node: Node, graph: Graph, slot: int) -> Accepted | None:
-    source, output = _shapes(node, graph)
-    return _unit_axes(source, output)
-
-
-def _unsqueezed(node: Node, graph: Graph, slot: int) -> Accepted | None:
-    source, output = _shapes(node, graph)
-    return _unit_axes(output, source)
-
-
-def _folded(node: Node, graph: Graph, slot: int) -> Accepted | None:
-    """The axes of a reduction, if only one choice gives the declared shape."""
-    source, output = _shapes(node, graph)
-    rank, count = len(source), graph.tensor(node.inputs[slot]).size
-    keeps = bool(node.attr("keepdims", 1))
-    found = []
-    for axes in itertools.combinations(range(rank), count):
-        shape = [1 if axis in axes else size for axis, size in enumerate(source)]
-        if not keeps:
-            shape = [size for axis, size in enumerate(shape) if axis not in axes]
-        if tuple(shape) == output:
-            found.append(axes)
-    # Axes of length one change nothing, so choices that differ in these alone are one.
-    distinct = {tuple(axis for axis in axes if source[axis] != 1) for axes in found}
-    if len(distinct) != 1 or not count:
-        return None
-    allowed = [axis for axis in range(rank) if axis in found[0] or source[axis] == 1]
-    return _any_of(allowed, found[0], rank)
-
-
-def _parts(node: Node, graph: Graph, slot: int) -> Accepted:
-    axis = node.attr("axis", 0)
-    return [[graph.tensor(name).shape[axis]] for name in node.outputs]
-
-
-def _best(node: Node, graph: Graph, slot: int) -> Accepted:
-    return [[graph.tensor(node.outputs[0]).shape[node.attr("axis", -1)]]]
-
-
-def _depth(node: Node, graph: Graph, slot: int) -> Accepted:
-    return [[graph.tensor(node.outputs[0]).shape[node.attr("axis", -1)]]]
-
-
-def _sizes(node: Node, graph: Graph, slot: int) -> Accepted | None:
-    """The sizes of a Resize that stretches to them."""
-    output = graph.tensor(node.outputs[0]).shape
-    if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return None
-    axes = node.attr("axes") or range(len(output))
-    return [[output[axis]] for axis in axes]
-
-
-_SOLVERS: dict[str, tuple[int, Solve]] = {
-    "CenterCropPad": (
-        1,
-        lambda node, graph, slot: (
-            None if node.attr("axes") else _whole_shape(node, graph, slot)
-        ),
-    ),
-    "ConstantOfShape": (0, _whole_shape),
-    "Expand": (1, _expand),
-    "OneHot": (1, _depth),
-    "Reshape": (1, _reshape),
-    "Resize": (3, _sizes),
-    "Split": (1, _parts),
-    "Squeeze": (1, _squeezed),
-    "Tile": (1, _repeats),
-    "TopK": (1, _best),
-    "Unsqueeze": (1, _unsqueezed),
-    **{
-        f"Reduce{kind}": (1, _folded)
-        for kind in (
-            "L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare",
-        )
-    },
-}  # fmt: skip
-
-for _name, (_slot, _solver) in _SOLVERS.items():
-    register_solver(_name, _slot, _solver)
-
-
-def _express_check(node: Node, graph: Graph) -> tuple[Node, ...]:
-    """How many elements of an operand are none of the numbers that they may be."""
-    steps = Steps(node, graph)
+def _misfits(steps: Steps) -> Value:
+    """For each value told how many of its places find none of their choices in the operand."""
     operand = steps.given(0)
-    accepted: Accepted = node.attr(ACCEPTED)
-    longest = max((len(choice) for choice in accepted), default=0)
-    table = np.array(
-        [[*choice, *[choice[0]] * (longest - len(choice))] for choice in accepted], np.int64
-    )
-    allowed = steps.constant(table)
-    one, none = terms.const(1, DType.INT32), terms.const(0, DType.INT32)
+    ways: list[Told] = [way for meaning in steps.node.attr(WAYS) for way in meaning]
+    most = max((len(choices) for way in ways for choices in way.choices), default=0)
+    table = [[_filled(choices, most) for choices in way.choices] for way in ways]
+    choices = steps.constant(np.array(table, np.int64).reshape(len(ways), operand.size, most))
+    is_free = steps.constant(np.array([[not found for found in way.choices] for way in ways]))
+    elsewhere = ways[0].anywhere
 
-    def failures(*places: Index) -> Expr:
-        place = places[0] if places else 0
-        found = operand[places].cast(DType.INT64)
-        good: Expr = terms.const(False, DType.BOOL)
-        for choice in range(longest):
-            good = good | found.equals(allowed[place, choice])
-        return terms.select(good, none, one)
+    def element(place: Index | int) -> Expr:
+        found = operand[(place,) if operand.rank else ()]
+        return found.cast(DType.INT64)
 
-    steps.fold("sum", (), operand.shape, failures, to=0)
+    def misfit(way: Index, place: Index) -> Expr:
+        elements = (
+            [element(number) for number in range(operand.size)] if elsewhere else [element(place)]
+        )
+        good = _any(
+            [
+                is_free[way, place],
+                *(
+                    found.equals(choices[way, place, number])
+                    for number in range(most)
+                    for found in elements
+                ),
+            ]
+        )
+        return select(good, const(0, DType.INT32), const(1, DType.INT32))
+
+    return steps.fold(comp.SUM, (len(ways),), (operand.size,), misfit)
+
+
+def _any(checks: Sequence[Expr]) -> Expr:
+    return functools.reduce(operator.or_, checks)
+
+
+def _filled(choices: Sequence[int], length: int) -> list[int]:
+    return [*choices, *[choices[0] if choices else 0] * (length - len(choices))]
+
+
+def _express_compare(node: Node, graph: Graph) -> tuple[Node, ...]:
+    steps = Steps(node, graph)
+    misfits = _misfits(steps)
+    steps.fold(comp.MINIMUM, (), misfits.shape, lambda way: misfits[way], to=0)
     return steps.nodes()
 
 
-register(Operator(CHECK_OPERAND, _express_check))
+def _express_choose(node: Node, graph: Graph) -> tuple[Node, ...]:
+    steps = Steps(node, graph)
+    misfits = _misfits(steps)
+    fits: list[Expr] = []
+    first = 0
+    for meaning in node.attr(WAYS):
+        numbers = range(first, first + len(meaning))
+        fits.append(_any([misfits[number].equals(0) for number in numbers]))
+        first += len(meaning)
+    found = [steps.given(1 + number) for number in range(len(fits))]
+
+    def chosen(*at: Index) -> Expr:
+        value = found[-1][at]
+        for fit, source in zip(reversed(fits[:-1]), reversed(found[:-1]), strict=True):
+            value = select(fit, source[at], value)
+        return value
+
+    steps.map(steps.shape(), chosen, to=0)
+    return steps.nodes()
+
+
+register(Operator(COMPARE, _express_compare))
+register(Operator(CHOOSE, _express_choose))

@@ -13,8 +13,7 @@ from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.steps import Place, Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, larger, select, smaller
 from ramforge.compiler.ir import DType, Graph, Node
-from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.operators.movement import constants_needed
+from ramforge.compiler.registry import Operator, Told, register
 
 TAPS = {"nearest": 1, "linear": 2, "bilinear": 2, "cubic": 4, "bicubic": 4}
 PADDINGS = ("zeros", "border", "reflection")
@@ -213,4 +212,13 @@ def _line(size: int, aligned: bool) -> np.ndarray[tuple[int, ...], np.dtype[np.f
 
 
 register(Operator("GridSample", _grid_sample, _refuse_grid_sample))
-register(Operator("AffineGrid", _affine_grid, constants_needed(1)))
+
+
+def _image_size(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    """How many channels the image has does not matter."""
+    batch, *sizes, _ = graph.tensor(node.outputs[0]).shape
+    found = (batch, 1, *sizes)
+    return (Told(found, ((batch,), (), *((size,) for size in sizes))),)
+
+
+register(Operator("AffineGrid", _affine_grid, needs={1: _image_size}))

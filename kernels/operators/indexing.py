@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.steps import Steps
-from ramforge.compiler.expressions.terms import Expr, const, select, value_of
+from ramforge.compiler.expressions.terms import Expr, conjunction, const, select, value_of
 from ramforge.compiler.ir import DType, Graph, Node
-from ramforge.compiler.registry import Operator, Refusal, register
-from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.compiler.registry import Operator, Solve, register
+from ramforge.kernels.operators.declared import output_shape, output_size
+from ramforge.kernels.operators.listed import are_known, other_shape
 
 
-def formula(name: str, element: Callable[..., Expr], refuse: Refusal | None = None) -> None:
+def formula(
+    name: str, element: Callable[..., Expr], needs: Mapping[int, Solve] | None = None
+) -> None:
     """Register an operator by ``element(steps, *place)``, what stands at each output position."""
 
     def express(node: Node, graph: Graph) -> tuple[Node, ...]:
@@ -22,7 +25,7 @@ def formula(name: str, element: Callable[..., Expr], refuse: Refusal | None = No
         steps.map(steps.shape(), lambda *at: element(steps, *at), to=0)
         return steps.nodes()
 
-    register(Operator(name, express, refuse or constants_needed()))
+    register(Operator(name, express, needs=needs or {}))
 
 
 def _gather_elements(steps: Steps, *at: Index) -> Expr:
@@ -74,12 +77,30 @@ def _eye_like(steps: Steps, *at: Index) -> Expr:
     return select(on_diagonal, const(1, DType.INT32), const(0, DType.INT32))
 
 
-def _range(steps: Steps, at: Index) -> Expr:
-    start, step = (constant_input(steps.node, steps.graph, slot) for slot in (0, 2))
-    assert start is not None and step is not None
+def _range(node: Node, graph: Graph) -> tuple[Node, ...]:
+    """How many there are is checked where only a run knows it, in the arithmetic of the type."""
+    steps = Steps(node, graph)
+    operands = [steps.given(slot) for slot in range(3)]
     dtype = steps.dtype().wide
-    first, delta = (const(value.reshape(()).item(), dtype) for value in (start, step))
-    return first + value_of(at, dtype) * delta
+    start, limit, step = (value.at((0,) * value.rank).cast(dtype) for value in operands)
+    (size,) = steps.shape()
+    steps.map((size,), lambda at: start + value_of(at, dtype) * step, to=0)
+
+    def has_that_many() -> Expr:
+        def is_before(number: int) -> Expr:
+            value = start + const(number, dtype) * step
+            return select(step < 0, value > limit, value < limit)
+
+        last = [is_before(size - 1)] if size else []
+        return conjunction([~step.equals(0), ~is_before(size), *last])
+
+    if not are_known(*operands):
+        steps.check(
+            (),
+            has_that_many,
+            other_shape(steps),
+        )
+    return steps.nodes()
 
 
 def _constant_of_shape(steps: Steps, *at: Index) -> Expr:
@@ -90,9 +111,9 @@ def _constant_of_shape(steps: Steps, *at: Index) -> Expr:
 
 formula("GatherElements", _gather_elements)
 formula("GatherND", _gather_nd)
-formula("OneHot", _one_hot, constants_needed(1))
+formula("OneHot", _one_hot, {1: output_size(default=-1)})
 formula("ReverseSequence", _reverse_sequence)
 formula("Trilu", _trilu)
 formula("EyeLike", _eye_like)
-formula("Range", _range, constants_needed(0, 1, 2))
-formula("ConstantOfShape", _constant_of_shape, constants_needed(0))
+register(Operator("Range", _range, reads=(0, 1, 2)))
+formula("ConstantOfShape", _constant_of_shape, {0: output_shape})

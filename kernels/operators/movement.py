@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ramforge.compiler.expressions import computation as comp
@@ -13,10 +12,10 @@ from ramforge.compiler.expressions.computation import Computation, computed
 from ramforge.compiler.expressions.index import Data, Index
 from ramforge.compiler.expressions.terms import Expr
 from ramforge.compiler.ir import Array, Graph, Node, Tensor
-from ramforge.compiler.registry import Operator, Refusal, register
+from ramforge.compiler.registry import Operator, Refusal, Solve, Told, never, register
+from ramforge.kernels.operators.declared import exactly, unit_axes
 
 Source = Callable[[Node, Graph, Tensor, tuple[Index, ...]], Expr]
-NEEDS_CONSTANT = "give it as a constant, or let a constant-folding exporter fold it"
 
 
 def constant_input(node: Node, graph: Graph, slot: int) -> Array | None:
@@ -26,26 +25,9 @@ def constant_input(node: Node, graph: Graph, slot: int) -> Array | None:
     return graph.constants[node.inputs[slot]]
 
 
-def constants_needed(*slots: int) -> Callable[[Node, Graph], tuple[str, str] | None]:
-    """A refusal of nodes in which one of these inputs is a run-time value."""
-
-    def refuse(node: Node, graph: Graph) -> tuple[str, str] | None:
-        for slot in slots:
-            if len(node.inputs) > slot and node.inputs[slot]:
-                name = node.inputs[slot]
-                if name not in graph.constants:
-                    return (
-                        f"input {name!r} decides a shape and is computed at run time",
-                        f"--bind {shlex.quote(f'{name}=VALUES.npz')}"
-                        if name in graph.inputs
-                        else NEEDS_CONSTANT,
-                    )
-        return None
-
-    return refuse
-
-
-def movement(name: str, source: Source, refuse: Refusal | None = None) -> None:
+def movement(
+    name: str, source: Source, refuse: Refusal = never, needs: Mapping[int, Solve] | None = None
+) -> None:
     """Register an operator by where each output element comes from."""
 
     def express(node: Node, graph: Graph) -> tuple[Node, ...]:
@@ -54,7 +36,7 @@ def movement(name: str, source: Source, refuse: Refusal | None = None) -> None:
         value = source(node, graph, output, comp.positions(axes))
         return (computed(node, Computation(axes, value)),)
 
-    register(Operator(name, express, refuse or constants_needed()))
+    register(Operator(name, express, refuse, needs or {}))
 
 
 def load_from(node: Node, graph: Graph, slot: int, index: tuple[Index, ...]) -> Expr:
@@ -82,7 +64,7 @@ def _refuse_reshape(node: Node, graph: Graph) -> tuple[str, str] | None:
     if source.size != output.size:
         reason = f"{source.size} elements do not fill the shape {list(output.shape)}"
         return reason, "correct the shape"
-    return constants_needed(1)(node, graph)
+    return None
 
 
 def _transpose(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
@@ -150,13 +132,46 @@ def _express_split(node: Node, graph: Graph) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-movement("Reshape", _reshape, _refuse_reshape)
+def _new_shape(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    """The size of each axis, or what stands for it: -1 for the rest, 0 for the same as before."""
+    source, output = (graph.tensor(name).shape for name in (node.inputs[0], node.outputs[0]))
+    copied = not node.attr("allowzero", 0)
+    choices = [
+        (size, -1, *((0,) if copied and axis < len(source) and source[axis] == size else ()))
+        for axis, size in enumerate(output)
+    ]
+    return (Told(output, tuple(choices)),)
+
+
+def _expanded(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    """An axis that is not stretched may also be asked for with a 1."""
+    source, output = (graph.tensor(name).shape for name in (node.inputs[0], node.outputs[0]))
+    count = graph.tensor(node.inputs[slot]).size
+    old = (1,) * (len(output) - len(source)) + source
+    pairs = list(zip(old, output, strict=True))[len(output) - count :]
+    choices = tuple((new, *((1,) if before == new else ())) for before, new in pairs)
+    return (Told(tuple(new for _, new in pairs), choices),)
+
+
+def _repeats(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    source, output = (graph.tensor(name).shape for name in (node.inputs[0], node.outputs[0]))
+    if len(source) != len(output) or 0 in source:
+        return ()
+    return (exactly(*(new // old for old, new in zip(source, output, strict=True))),)
+
+
+def _parts(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    axis = node.attr("axis", 0)
+    return (exactly(*(graph.tensor(name).shape[axis] for name in node.outputs)),)
+
+
+movement("Reshape", _reshape, _refuse_reshape, {1: _new_shape})
 movement("Flatten", _reshape, _refuse_reshape)
-movement("Squeeze", _reshape, _refuse_reshape)
-movement("Unsqueeze", _reshape, _refuse_reshape)
+movement("Squeeze", _reshape, _refuse_reshape, {1: unit_axes})
+movement("Unsqueeze", _reshape, _refuse_reshape, {1: unit_axes})
 movement("Transpose", _transpose)
-movement("Expand", _expand, constants_needed(1))
-movement("Tile", _tile, constants_needed(1))
+movement("Expand", _expand, needs={1: _expanded})
+movement("Tile", _tile, needs={1: _repeats})
 movement("Gather", _gather)
 movement("Concat", _concat)
-register(Operator("Split", _express_split, constants_needed(1)))
+register(Operator("Split", _express_split, needs={1: _parts}))

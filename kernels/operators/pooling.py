@@ -14,7 +14,7 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.operators.movement import constants_needed
+from ramforge.kernels.operators.declared import output_shape
 from ramforge.kernels.operators.window import Meeting, Window
 
 NOWHERE = int(np.iinfo(np.int64).max)
@@ -248,7 +248,7 @@ def _max_unpool(node: Node, graph: Graph) -> tuple[Node, ...]:
 register(Operator("MaxPool", _max_pool, _refuse_surplus))
 register(Operator("AveragePool", _average_pool, _refuse_surplus))
 register(Operator("LpPool", _lp_pool, _refuse_lp_pool))
-register(Operator("MaxUnpool", _max_unpool, constants_needed(2)))
+register(Operator("MaxUnpool", _max_unpool, needs={2: output_shape}))
 _global_pool("GlobalMaxPool", comp.MAXIMUM, lambda node, x: x, lambda node, peak, size: peak)
 _global_pool(
     "GlobalAveragePool",

@@ -16,7 +16,8 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, select
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.kernels.operators.declared import some_axes
+from ramforge.kernels.operators.movement import constant_input
 
 Step = Callable[[Expr], Expr]
 
@@ -98,7 +99,7 @@ def reduction(
             )
         return steps.nodes()
 
-    register(Operator(name, express, constants_needed(1)))
+    register(Operator(name, express, needs={1: some_axes}))
 
 
 def _log_sum_exp(node: Node, graph: Graph) -> tuple[Node, ...]:
@@ -143,4 +144,4 @@ reduction("ReduceL1", comp.SUM, _absolute)
 reduction("ReduceL2", comp.SUM, _square, lambda x: apply("sqrt", x), in_floats=True)
 reduction("ReduceSumSquare", comp.SUM, _square)
 reduction("ReduceLogSum", comp.SUM, after=lambda x: apply("log", x), in_floats=True)
-register(Operator("ReduceLogSumExp", _log_sum_exp, constants_needed(1)))
+register(Operator("ReduceLogSumExp", _log_sum_exp, needs={1: some_axes}))

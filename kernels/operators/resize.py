@@ -19,9 +19,10 @@ from ramforge.compiler.expressions.index import Data, Index
 from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const
 from ramforge.compiler.ir import Array, DType, Graph, Node
-from ramforge.compiler.registry import Operator, register
+from ramforge.compiler.registry import Operator, Told, register, untold
 from ramforge.kernels.operators import taps as tp
-from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.kernels.operators.declared import output_sizes
+from ramforge.kernels.operators.movement import constant_input
 from ramforge.kernels.operators.taps import Axis, Taps
 
 # Up to this many taps in all are added up in one map; more would repeat too much.
@@ -227,7 +228,14 @@ def _refuse(node: Node, graph: Graph) -> tuple[str, str] | None:
     roi = node.inputs[1:2] if _crops(node) else ("",)
     if _crops(node) and roi in ((), ("",)):
         return "tf_crop_and_resize needs a roi", "give the roi"
-    return constants_needed(*((1, 2, 3) if _crops(node) else (2, 3)))(node, graph)
+    if _crops(node) and roi[0] not in graph.constants:
+        return "its roi is computed at run time", "give it as a constant"
+    return None
 
 
-register(Operator("Resize", _resize, _refuse))
+def _sizes(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    is_stretched = node.attr("keep_aspect_ratio_policy", "stretch") == "stretch"
+    return output_sizes(node, graph, slot) if is_stretched else ()
+
+
+register(Operator("Resize", _resize, _refuse, needs={2: untold, 3: _sizes}, reads=(1,)))

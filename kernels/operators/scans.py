@@ -7,7 +7,8 @@ from ramforge.compiler.expressions.steps import Steps
 from ramforge.compiler.expressions.terms import const
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.kernels.operators.declared import some_axes
+from ramforge.kernels.operators.movement import constant_input
 from ramforge.kernels.operators.ordering import prefix
 
 
@@ -25,7 +26,7 @@ def _cumulation(name: str, kind: str) -> None:
         prefix(steps, x, int(axis.reshape(()).item()) % x.rank, kind, exclusive, reverse, to=0)
         return steps.nodes()
 
-    register(Operator(name, express, constants_needed(1)))
+    register(Operator(name, express, needs={1: some_axes}))
 
 
 _cumulation("CumSum", comp.SUM)

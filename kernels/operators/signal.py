@@ -22,8 +22,9 @@ from ramforge.compiler.expressions.index import Index, constant
 from ramforge.compiler.expressions.steps import Place, Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, inside, select, value_of
 from ramforge.compiler.ir import Array, DType, Graph, Node
-from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.compiler.registry import Operator, Told, register, untold
+from ramforge.kernels.operators.declared import exactly, some_axes
+from ramforge.kernels.operators.movement import constant_input
 
 # Factors up to this one are joined where steps are sums: fewer steps for a few more products.
 WIDEST_STEP = 32
@@ -288,9 +289,6 @@ def _length(node: Node, graph: Graph) -> int:
 
 
 def _refuse_dft(node: Node, graph: Graph) -> tuple[str, str] | None:
-    unknown = constants_needed(1, 2)(node, graph)
-    if unknown:
-        return unknown
     x, y = graph.tensor(node.inputs[0]), graph.tensor(node.outputs[0])
     if len(x.shape) < 2 or x.shape[-1] not in (1, 2):
         return f"{x.shape} is no signal of real or complex numbers", "make the last axis 1 or 2"
@@ -336,9 +334,6 @@ def _frame_length(node: Node, graph: Graph) -> int:
 
 
 def _refuse_stft(node: Node, graph: Graph) -> tuple[str, str] | None:
-    unknown = constants_needed(1, 3)(node, graph)
-    if unknown:
-        return unknown
     shape = graph.tensor(node.inputs[0]).shape
     if len(shape) != 3 or shape[-1] not in (1, 2):
         return f"{shape} is no signal of real or complex numbers", "give [batch, length, 1 or 2]"
@@ -354,5 +349,15 @@ def _refuse_stft(node: Node, graph: Graph) -> tuple[str, str] | None:
     return None
 
 
-register(Operator("DFT", _dft, _refuse_dft))
-register(Operator("STFT", _stft, _refuse_stft))
+def _dft_length(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    """The axis has to be known first; half a spectrum may be that of two lengths."""
+    if len(node.inputs) > 2 and node.inputs[2] and node.inputs[2] not in graph.constants:
+        return ()
+    size = graph.tensor(node.outputs[0]).shape[_axis(node, graph)]
+    if node.attr("onesided", 0) and not node.attr("inverse", 0):
+        return [exactly(2 * size - 2), exactly(2 * size - 1)]
+    return (exactly(size),)
+
+
+register(Operator("DFT", _dft, _refuse_dft, needs={2: some_axes, 1: _dft_length}))
+register(Operator("STFT", _stft, _refuse_stft, needs={1: untold, 3: untold}))

@@ -10,21 +10,21 @@ from ramforge.compiler.expressions.terms import (
     Expr,
     apply,
     conjunction,
-    const,
     larger,
     select,
     smaller,
     value_of,
 )
-from ramforge.compiler.ir import DType, Graph, Node
+from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.registry import Operator, register
+from ramforge.kernels.operators.listed import Listed, are_known, integer, other_shape
 
 
 def _express(node: Node, graph: Graph) -> tuple[Node, ...]:
     steps = Steps(node, graph)
     source, shape = steps.given(0), steps.shape()
     operands = [steps.optional(slot) for slot in (1, 2, 3, 4)]
-    if all(value is None or value.known is not None for value in operands):
+    if are_known(*operands):
         known = _known(steps, source)
         steps.map(
             shape,
@@ -41,9 +41,7 @@ def _express(node: Node, graph: Graph) -> tuple[Node, ...]:
     steps.check(
         (),
         lambda: conjunction([p.fits(n) for p, n in zip(parts, shape, strict=True)]),
-        f"Slice {node.origin[0]!r}: its operands ask for another shape than the declared "
-        f"{'x'.join(map(str, shape))}\n    fix: give operands for this shape, or compile for "
-        "others (--bind)",
+        other_shape(steps),
     )
     return steps.nodes()
 
@@ -73,27 +71,20 @@ class _Part:
         starts, ends, axes, strides = (steps.optional(slot) for slot in (1, 2, 3, 4))
         assert starts is not None and ends is not None
         size = source.shape[axis]
-        start, end, step = _number(0), _number(size), _number(1)
-        for number in range(starts.shape[0]):
-            if axes is None:
-                here = const(number == axis, DType.BOOL)
-            else:
-                named = axes[number].cast(DType.INT64)
-                here = named.equals(axis) | named.equals(axis - source.rank)
-            start = select(here, starts[number].cast(DType.INT64), start)
-            end = select(here, ends[number].cast(DType.INT64), end)
-            if strides is not None:
-                step = select(here, strides[number].cast(DType.INT64), step)
+        listed = Listed(axes, starts.shape[0], source.rank)
+        start = listed.number(starts, axis, 0)
+        end = listed.number(ends, axis, size)
+        step = listed.number(strides, axis, 1)
         self._step = step
         self._forward = step > 0
         start = select(start < 0, start + size, start)
         end = select(end < 0, end + size, end)
         self._start = _between(
-            start, _number(0), select(self._forward, _number(size), _number(size - 1))
+            start, integer(0), select(self._forward, integer(size), integer(size - 1))
         )
-        forward_end = _between(end, _number(0), _number(size))
+        forward_end = _between(end, integer(0), integer(size))
         self._end = select(
-            self._forward, forward_end, _between(end, _number(-1), _number(size - 1))
+            self._forward, forward_end, _between(end, integer(-1), integer(size - 1))
         )
 
     def place(self, position: Index) -> Place:
@@ -101,17 +92,13 @@ class _Part:
 
     def fits(self, count: int) -> Expr:
         """Whether that many elements are between start and end."""
-        sign = select(self._forward, _number(1), _number(-1))
+        sign = select(self._forward, integer(1), integer(-1))
         span = self._end - self._start + self._step - sign
         return larger(apply("divide", span, self._step), 0).equals(count)
-
-
-def _number(value: int) -> Expr:
-    return const(value, DType.INT64)
 
 
 def _between(value: Expr, low: Expr, high: Expr) -> Expr:
     return larger(smaller(value, high), low)
 
 
-register(Operator("Slice", _express))
+register(Operator("Slice", _express, reads=(1, 2, 3, 4)))

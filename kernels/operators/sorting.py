@@ -8,7 +8,7 @@ from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, const, select
 from ramforge.compiler.ir import DType, Graph, Node
 from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.operators.movement import constants_needed
+from ramforge.kernels.operators.declared import output_size
 from ramforge.kernels.operators.ordering import COUNT, Places, alike, by_value, count, ordered
 
 
@@ -97,7 +97,7 @@ def _hardmax(node: Node, graph: Graph) -> tuple[Node, ...]:
     return steps.nodes()
 
 
-register(Operator("TopK", _top_k, constants_needed(1)))
+register(Operator("TopK", _top_k, needs={1: output_size(default=-1)}))
 _arg("ArgMax", comp.MAXIMUM)
 _arg("ArgMin", comp.MINIMUM)
 register(Operator("Hardmax", _hardmax))

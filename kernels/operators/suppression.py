@@ -11,9 +11,9 @@ from ramforge.compiler.expressions.index import Data, Index
 from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, const, larger, select, smaller, value_of
 from ramforge.compiler.ir import DType, Graph, Node
-from ramforge.compiler.registry import Operator, register
+from ramforge.compiler.registry import Operator, register, untold
 from ramforge.kernels.operators.counted import nothing_declared
-from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.kernels.operators.movement import constant_input
 from ramforge.kernels.operators.ordering import by_value, count, ordered, positions_of
 
 # Each round chooses one box of every class, and is two rOperators
@@ -130,9 +130,6 @@ def _overlaps(steps: Steps, a: list[Expr], b: list[Expr]) -> Expr:
 
 
 def _refuse(node: Node, graph: Graph) -> tuple[str, str] | None:
-    unknown = constants_needed(2)(node, graph)
-    if unknown is not None:
-        return unknown
     if _rounds(node, graph) > MOST_ROUNDS:
         return (
             f"up to {_rounds(node, graph)} boxes of a class would be chosen one after another",
@@ -144,4 +141,4 @@ def _refuse(node: Node, graph: Graph) -> tuple[str, str] | None:
     return nothing_declared(lambda node: 0)(node, graph)
 
 
-register(Operator("NonMaxSuppression", _suppression, _refuse))
+register(Operator("NonMaxSuppression", _suppression, _refuse, needs={2: untold}))

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ramforge.compiler.expressions.steps import Steps
 from ramforge.compiler.ir import Array, Graph, Node
-from ramforge.compiler.registry import Operator, register
-from ramforge.kernels.operators.movement import constant_input, constants_needed
+from ramforge.compiler.registry import Operator, Solve, Told, register, untold
+from ramforge.kernels.operators.declared import exactly, output_size
+from ramforge.kernels.operators.movement import constant_input
 
 
-def known(name: str, operands: int, make: Callable[..., Array]) -> None:
+def known(name: str, make: Callable[..., Array], *solvers: Solve) -> None:
     """Register an operator by its output: ``make`` gets the node and its operands, all numbers."""
 
     def express(node: Node, graph: Graph) -> tuple[Node, ...]:
         steps = Steps(node, graph)
         numbers = []
-        for slot in range(operands):
+        for slot in range(len(solvers)):
             value = constant_input(node, graph, slot)
             assert value is not None
             numbers.append(value.reshape(())[()])
@@ -28,7 +29,7 @@ def known(name: str, operands: int, make: Callable[..., Array]) -> None:
         steps.map(steps.shape(), lambda *at: table.at(at), to=0)
         return steps.nodes()
 
-    register(Operator(name, express, constants_needed(*range(operands))))
+    register(Operator(name, express, needs=dict(enumerate(solvers))))
 
 
 def _turns(node: Node, size: Any) -> Array:
@@ -67,7 +68,12 @@ def _mel_weights(
     return np.where((place > peak) & (place < end), falling, weights)
 
 
-known("HannWindow", 1, _hann)
-known("HammingWindow", 1, _hamming)
-known("BlackmanWindow", 1, _blackman)
-known("MelWeightMatrix", 5, _mel_weights)
+def _length_of_half(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    half = graph.tensor(node.outputs[0]).shape[0]
+    return [exactly(size) for size in (2 * half - 2, 2 * half - 1)]
+
+
+known("HannWindow", _hann, output_size(0))
+known("HammingWindow", _hamming, output_size(0))
+known("BlackmanWindow", _blackman, output_size(0))
+known("MelWeightMatrix", _mel_weights, output_size(1), _length_of_half, untold, untold, untold)

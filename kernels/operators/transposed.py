@@ -15,9 +15,9 @@ from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, const
 from ramforge.compiler.ir import Graph, Node
-from ramforge.compiler.registry import Operator, register
+from ramforge.compiler.registry import Operator, Told, register, untold
 from ramforge.kernels.operators.convolution import product_roles
-from ramforge.kernels.operators.movement import constants_needed
+from ramforge.kernels.operators.declared import exactly
 from ramforge.kernels.operators.window import Meeting
 
 Part = tuple[int, int, int]
@@ -188,9 +188,6 @@ def _blocks(
 
 
 def _refuse_col2im(node: Node, graph: Graph) -> tuple[str, str] | None:
-    refused = constants_needed(1, 2)(node, graph)
-    if refused:
-        return refused
     kernel = [int(size) for size in graph.constants[node.inputs[2]]]
     image = graph.tensor(node.outputs[0]).shape[2:]
     found = graph.tensor(node.inputs[0]).shape[2]
@@ -201,6 +198,10 @@ def _refuse_col2im(node: Node, graph: Graph) -> tuple[str, str] | None:
         f"the image has {wanted} blocks, the input {found}",
         "check image_shape, pads and strides",
     )
+
+
+def _image_shape(node: Node, graph: Graph, slot: int) -> Sequence[Told]:
+    return (exactly(*graph.tensor(node.outputs[0]).shape[2:]),)
 
 
 def _refuse_transposed(node: Node, graph: Graph) -> tuple[str, str] | None:
@@ -217,4 +218,4 @@ register(
         _refuse_transposed,
     )
 )
-register(Operator("Col2Im", _col2im, _refuse_col2im))
+register(Operator("Col2Im", _col2im, _refuse_col2im, needs={1: _image_shape, 2: untold}))

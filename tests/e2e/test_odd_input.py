@@ -78,8 +78,8 @@ def test_a_tensor_that_no_device_holds_is_a_problem_of_the_model(shape: list[int
     [
         (("--dim", "batch=²"), 2, "not of the form"),
         (("--dim", "batch=1", "--dim", "batch=2"), 2, "given twice"),
-        (("--dim", "batch=99999999999999999999"), 3, "a whole number from 1 to"),
-        (("--shapes", "x:99999999999999999999x3"), 3, "a whole number from 1 to"),
+        (("--dim", "batch=99999999999999999999"), 3, "a whole number from 0 to"),
+        (("--shapes", "x:99999999999999999999x3"), 3, "a whole number from 0 to"),
         (("--dim", "depth=1"), 3, "fix: give --shapes and --dim for these inputs: 'x' (batch, 3)"),
     ],
 )

@@ -23,10 +23,17 @@ from ramforge.runtime.session import Session
 
 Array = NDArray[Any]
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
+SQUARE = np.arange(16, dtype=np.float32).reshape(4, 4)
+CUBE = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
 
 
 def ints(*values: int) -> Array:
     return np.array(values, np.int64)
+
+
+def parts(numbers: Array) -> Array:
+    """Complex numbers as ONNX has them."""
+    return np.stack([numbers.real, numbers.imag], -1).astype(np.float32)
 
 
 def model(
@@ -62,8 +69,76 @@ CASES = {
     "ReduceSum": ({"x": X, "s": ints(-1)}, (3,), X.sum(1), ints(0), {"keepdims": 0}),
     "ReduceMax": ({"x": X, "s": ints(0)}, (1, 4), X.max(0)[None], ints(1), {}),
     "ConstantOfShape": ({"s": ints(2, 3)}, (2, 3), np.zeros((2, 3), np.float32), ints(3, 2), {}),
+    "Squeeze twice": ({"x": X[:, None, :, None], "s": ints(3, 1)}, (3, 4), X, ints(1, 0), {}),
+    "Squeeze one": ({"x": X[:1, :1], "s": ints(1)}, (1,), X[0, :1], ints(2), {}),
+    "OneHot": (
+        {"x": ints(1, 0, 2), "s": np.array(4, np.int64), "v": X[0, :2]},
+        (3, 4),
+        np.eye(4, dtype=np.float32)[[1, 0, 2]],
+        np.array(5, np.int64),
+        {},
+    ),
+    "AffineGrid": (
+        {"x": np.array([[[2, 0, 0], [0, 3, 0]]], np.float32), "s": ints(1, 7, 2, 2)},
+        (1, 2, 2, 2),
+        np.array([[[[-1, -1.5], [1, -1.5]], [[-1, 1.5], [1, 1.5]]]], np.float32),
+        ints(1, 7, 2, 3),
+        {},
+    ),
+    "HannWindow": (
+        {"s": np.array(4, np.int64)},
+        (4,),
+        np.array([0, 0.5, 1, 0.5], np.float32),
+        np.array(5, np.int64),
+        {},
+    ),
+    "CenterCropPad": ({"x": X, "s": ints(2)}, (3, 2), X[:, 1:3], ints(3), {"axes": [1]}),
+    "MaxUnpool": (
+        {"x": X[:1, None, 3:], "i": ints(3).reshape(1, 1, 1), "s": ints(1, 1, 5)},
+        (1, 1, 5),
+        np.array([[[0, 0, 0, 3, 0]]], np.float32),
+        ints(1, 1, 4),
+        {"kernel_shape": [4]},
+    ),
     "TopK": ({"x": X, "s": ints(2)}, (3, 2), X[:, :1:-1], ints(3), {}),
 }
+
+
+# Those for which several values fit the shape: a run chooses.
+FIRST, LAST = np.array(0, np.int64), np.array(-1, np.int64)
+CHOICES = {
+    "CumSum": ({"x": X, "s": FIRST}, X.cumsum(0), LAST, X.cumsum(1)),
+    "ReduceSum": ({"x": SQUARE, "s": ints(1)}, SQUARE.sum(1), ints(-2), SQUARE.sum(0)),
+    "ReduceMax": ({"x": CUBE, "s": ints(0, 2)}, CUBE.max((0, 2)), ints(-2, 0), CUBE.max((0, 1))),
+    "DFT": (
+        {"x": CUBE[:, :, :1], "n": np.array(2, np.int64), "s": np.array(0, np.int64)},
+        parts(np.fft.fft(CUBE[:, :, 0], 2, 0)),
+        np.array(-2, np.int64),
+        parts(np.fft.fft(CUBE[:, :, 0], 2, 1)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", CHOICES)
+def test_where_several_values_fit_a_run_chooses(op: str) -> None:
+    given, expected, other, result = CHOICES[op]
+    attributes = {"keepdims": 0} if op.startswith("Reduce") else {}
+    artifact = ramforge.compile(model(op, given, expected.shape, **attributes), target="host:2")
+    with Session(artifact) as session:
+        for value, wanted in ((given["s"], expected), (other, result)):
+            inputs = {**given, "s": value}
+            assert np.allclose(session.run(None, inputs)[0], wanted, atol=1e-6)
+            found = EmulatedDriver(artifact).run([inputs[port.name] for port in artifact.inputs])
+            assert np.allclose(found[0], wanted, atol=1e-6) and not any(found[1:])
+        with pytest.raises(ShapeError, match="'node'"):
+            session.run(None, {**given, "s": np.full_like(other, 7)})
+
+
+def test_an_operand_without_elements_is_known() -> None:
+    given = {"x": X, "s": ints()}
+    with Session(ramforge.compile(model("ReduceSum", given, (1, 1)), target="host")) as session:
+        assert session.run(None, given)[0] == X.sum()
+    assert not session.artifact.checks
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -110,16 +185,84 @@ def test_a_slice_reads_its_operands(
             assert np.array_equal(found[0], expected) and found[1] == 0
 
 
-def test_which_axis_was_meant_must_be_clear() -> None:
-    square = {"x": np.zeros((4, 4), np.float32), "s": ints(1)}
+def test_that_nothing_is_taken_is_checked_too() -> None:
+    given = {"x": X, "starts": ints(2), "ends": ints(2)}
+    with Session(ramforge.compile(model("Slice", given, (0, 4)), target="host")) as session:
+        assert session.run(None, given)[0].shape == (0, 4)
+        with pytest.raises(ShapeError, match="Slice 'node'"):
+            session.run(None, {**given, "ends": ints(3)})
+
+
+PADS = {
+    "constant": (ints(1, 0, 2, 3), None),
+    "constant crop": (ints(-1, 2, 0, -3), None),
+    "constant axes": (ints(2, -1), ints(-1)),
+    "edge": (ints(2, -1, 0, 2), None),
+    "reflect": (ints(2, 1, -1, 3), None),
+    "wrap": (ints(-1, 3, 2, 0), None),
+}
+
+
+@pytest.mark.parametrize("case", PADS)
+def test_a_pad_reads_its_operands(case: str) -> None:
+    pads, axes = PADS[case]
+    mode = case.split()[0]
+    full = pads if axes is None else np.insert(pads, (0, 1), 0)
+    widths = list(zip(full[:2].tolist(), full[2:].tolist(), strict=True))
+    (top, bottom), (left, right) = widths
+    cropped = X[max(-top, 0) : 3 + min(bottom, 0), max(-left, 0) : 4 + min(right, 0)]
+    grown = [(max(before, 0), max(after, 0)) for before, after in widths]
+    fill = {"constant_values": 5} if mode == "constant" else {}
+    expected = np.pad(cropped, grown, mode, **fill)  # type: ignore[call-overload]
+    given = {"x": X, "pads": pads, "fill": np.array(5, np.float32)}
+    if axes is not None:
+        given["axes"] = axes
+    artifact = ramforge.compile(model("Pad", given, expected.shape, mode=mode), target="host:2")
+    with Session(artifact) as session:
+        assert np.array_equal(session.run(None, given)[0], expected)
+        with pytest.raises(ShapeError, match="Pad 'node'"):
+            session.run(None, {**given, "pads": pads + 1})
+        found = EmulatedDriver(artifact).run([given[port.name] for port in artifact.inputs])
+        assert np.array_equal(found[0], expected) and found[1] == 0
+
+
+def test_what_a_pad_repeats_has_to_be_there() -> None:
+    given = {"x": X, "pads": ints(-3, 0, 3, 0)}
+    made = model("Pad", given, X.shape, mode="edge")
+    with (
+        Session(ramforge.compile(made, target="host")) as session,
+        pytest.raises(ShapeError, match="Pad 'node'"),
+    ):
+        session.run(None, given)
+
+
+RANGES = [(1, 2, 0.25, 4), (3, -1, -1.5, 3), (1, 0, 1, 0)]
+
+
+@pytest.mark.parametrize("start, limit, step, size", RANGES)
+def test_a_range_reads_its_operands(start: float, limit: float, step: float, size: int) -> None:
+    values = {"start": start, "limit": limit, "step": step}
+    given = {name: np.array(value, np.float32) for name, value in values.items()}
+    artifact = ramforge.compile(model("Range", given, (size,)), target="host")
+    with Session(artifact) as session:
+        expected = np.arange(start, limit, step, np.float32)
+        assert np.array_equal(session.run(None, given)[0], expected)
+        for name, wrong in (("limit", limit + 2 * step), ("step", -step), ("step", 0)):
+            with pytest.raises(ShapeError, match="Range 'node'"):
+                session.run(None, {**given, name: np.array(wrong, np.float32)})
+
+
+def test_declared_shapes_that_contradict_each_other_tell_nothing() -> None:
+    made = model("TopK", {"x": X, "s": ints(2)}, (3, 2))
+    made.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 3
     with pytest.raises(UnsupportedModel, match=r"'s' decides a shape(.|\n)*--bind s=VALUES.npz"):
-        ramforge.compile(model("ReduceSum", square, (4,), keepdims=0), target="host")
+        ramforge.compile(made, target="host")
 
 
 def test_without_a_declared_shape_the_value_has_to_be_bound() -> None:
     inputs = {"x": X, "s": ints(2, -1)}
     free = model("Reshape", inputs, ("a", "b"))
-    with pytest.raises(UnsupportedModel, match="node"):
+    with pytest.raises(UnsupportedModel, match=r"fix: --bind s=VALUES\.npz, or declare the shape"):
         ramforge.compile(free, target="host")
     artifact = ramforge.compile(free, target="host", values={"s": inputs["s"]})
     assert [port.name for port in artifact.inputs] == ["x"]

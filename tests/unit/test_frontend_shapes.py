@@ -77,12 +77,17 @@ WRONG = {
     "unknown-dimension": ({}, {"b": 1}, ["no dimension 'b'; it has: 'batch', 'size'"]),
     "no-size": (
         {},
-        {"batch": 0},
-        ["'batch': expected a whole number from 1 to 2147483647, found 0"],
+        {"batch": -1},
+        ["'batch': expected a whole number from 0 to 2147483647, found -1"],
     ),
-    "no-size-in-shape": ({"x": (-1, 3, 7)}, {}, ["axis 0: expected a whole number from 1 to"]),
+    "no-size-in-shape": ({"x": (-1, 3, 7)}, {}, ["axis 0: expected a whole number from 0 to"]),
     "all-at-once": ({"q": (1,), "x": (1, 2, 3)}, {"b": 1}, ["'q'", "axis 1: expected 3", "'b'"]),
 }
+
+
+def test_an_axis_may_be_empty() -> None:
+    graph = import_model(parse(TWO), dims={"batch": 0, "size": 7})
+    assert graph.tensor("x").shape == (0, 3, 7)
 
 
 @pytest.mark.parametrize("case", WRONG)
