@@ -143,7 +143,8 @@ def unknown_shape(
 ) -> Problem:
     """A tensor whose shape inference could not find; ``inputs`` of the model decide it."""
     reason = f"the shape of its output {tensor!r} depends on run-time values (found {found})"
-    fix = f"{_bind(inputs)}, or declare the shape of {tensor!r}" if inputs else _FIXED_SHAPES
+    declare = f"declare the shape of {tensor!r} in the model"
+    fix = f"{_bind(inputs)}, or {declare}" if inputs else f"{declare}, or {_FIXED_SHAPES}"
     return Problem(origin.node, operator, reason, fix)
 
 
