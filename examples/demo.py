@@ -15,8 +15,8 @@ import onnxruntime
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import ramforge
-from examples.models import MODELS
 from ramforge.runtime import arrays, verify
+from ramforge.zoo import MODELS
 
 NAMES = ("resnet_small", "encoder_small")
 FOLDER = Path("out")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import ramforge
-from examples.models import MODELS
 from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.device import find_target
+from ramforge.zoo import MODELS
 
 CompileExample = Callable[..., Artifact]
 

@@ -15,7 +15,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TREE = ROOT / ".typecheck"
-PARTS = ("compiler", "codegen", "kernels", "runtime")
+PARTS = {
+    "compiler": "compiler",
+    "codegen": "codegen",
+    "kernels": "kernels",
+    "runtime": "runtime",
+    "zoo": "examples/models",
+}
 
 
 def make_tree() -> None:
@@ -23,11 +29,11 @@ def make_tree() -> None:
 
     Links that are right stay, so that two runs at once do not pull the tree from under each other.
     """
-    links = {TREE / "examples": ROOT / "examples"}
+    links = {}
     for entry in (ROOT / "ramforge").iterdir():
         if entry.suffix in (".py", ".typed"):
             links[TREE / "ramforge" / entry.name] = entry
-    links.update({TREE / "ramforge" / part: ROOT / part for part in PARTS})
+    links.update({TREE / "ramforge" / part: ROOT / folder for part, folder in PARTS.items()})
     (TREE / "ramforge").mkdir(parents=True, exist_ok=True)
     for old in (*TREE.iterdir(), *(TREE / "ramforge").iterdir()):
         if old.is_symlink() and (old not in links or old.readlink() != links[old]):
@@ -40,7 +46,8 @@ def make_tree() -> None:
 def real_paths(text: str) -> str:
     """Messages with the paths of the working tree."""
     parts = "|".join(PARTS)
-    text = re.sub(rf"(?m)^(?:\.typecheck/)?ramforge/({parts})/", r"\1/", text)
+    pattern = rf"(?m)^(?:\.typecheck/)?ramforge/({parts})/"
+    text = re.sub(pattern, lambda found: f"{PARTS[found[1]]}/", text)
     return re.sub(r"(?m)^\.typecheck/", "", text)
 
 
@@ -50,7 +57,7 @@ def main() -> int:
     command = (
         *(sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")),
         *("--cache-dir", str(ROOT / ".mypy_cache"), "--explicit-package-bases"),
-        *("--namespace-packages", "-p", "ramforge", "-p", "examples.models"),
+        *("--namespace-packages", "-p", "ramforge"),
     )
     environment = {**os.environ, "MYPYPATH": str(TREE)}
     done = subprocess.run(command, cwd=TREE, env=environment, capture_output=True, text=True)

@@ -1,23 +1,54 @@
-"""The networks that tests, examples and benchmarks run, each a function of a few numbers."""
+"""The networks that people run, full size and small for tests. This is the package ramforge.zoo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import onnx
 
-from examples.models.alexnet import alexnet, alexnet_small
-from examples.models.deepspeech2 import deepspeech2, deepspeech2_small
-from examples.models.encoder import encoder, encoder_base, encoder_small
-from examples.models.lstm_cell import lstm_cell
-from examples.models.mlp import mlp
-from examples.models.mobilenet_small import mobilenet_small
-from examples.models.nasnet import nasnet_cifar, nasnet_small
-from examples.models.recurrent import lstm_tc, lstm_tc_small, seq2seq, seq2seq_small
-from examples.models.resnet import resnet18, resnet50, resnet50_small, resnet_small
-from examples.models.resnext import resnext29, resnext29_small
+from ramforge.zoo.alexnet import alexnet, alexnet_small
+from ramforge.zoo.deepspeech2 import deepspeech2, deepspeech2_small
+from ramforge.zoo.encoder import encoder, encoder_base, encoder_small
+from ramforge.zoo.lstm_cell import lstm_cell
+from ramforge.zoo.mlp import mlp
+from ramforge.zoo.mobilenet_small import mobilenet_small
+from ramforge.zoo.nasnet import nasnet_cifar, nasnet_small
+from ramforge.zoo.recurrent import lstm_tc, lstm_tc_small, seq2seq, seq2seq_small
+from ramforge.zoo.resnet import resnet18, resnet50, resnet50_small, resnet_small
+from ramforge.zoo.resnext import resnext29, resnext29_small
 
-MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
+Build = Callable[[], onnx.ModelProto]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A network: what it is, in a line, as published, and the same structure small."""
+
+    summary: str
+    full: Build
+    small: Build
+
+
+ZOO: dict[str, Entry] = {
+    # the six that the paper of RAMMER measures, as it configures them
+    "resnext29": Entry("ResNeXt-29 16x64d, sixteen branches", resnext29, resnext29_small),
+    "nasnet_cifar": Entry("NASNet-A of 18 cells for 32x32 images", nasnet_cifar, nasnet_small),
+    "alexnet": Entry("AlexNet", alexnet, alexnet_small),
+    "deepspeech2": Entry("DeepSpeech2 with seven LSTM layers", deepspeech2, deepspeech2_small),
+    "lstm_tc": Entry("10 LSTM layers unrolled over 100 steps", lstm_tc, lstm_tc_small),
+    "seq2seq": Entry("LSTM encoder and decoder, unrolled", seq2seq, seq2seq_small),
+    # what people run today
+    "resnet18": Entry("ResNet-18", resnet18, resnet_small),
+    "resnet50": Entry("ResNet-50", resnet50, resnet50_small),
+    "encoder_base": Entry("12 encoder layers, 768 wide, 128 tokens", encoder_base, encoder_small),
+}
+
+PAPER = tuple(ZOO)[:6]
+BENCHMARKED = ("resnet50", *PAPER, "encoder_base")
+
+# What tests compile often.
+MODELS: dict[str, Build] = {
     "resnet18": resnet18,
     "resnet_small": resnet_small,
     "mobilenet_small": mobilenet_small,
@@ -25,37 +56,4 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "encoder_small": encoder_small,
     "mlp": mlp,
     "lstm_cell": lstm_cell,
-}
-
-# The six networks that the paper of RAMMER measures, as it configures them ...
-PAPER: dict[str, Callable[[], onnx.ModelProto]] = {
-    "resnext29": resnext29,
-    "nasnet_cifar": nasnet_cifar,
-    "alexnet": alexnet,
-    "deepspeech2": deepspeech2,
-    "lstm_tc": lstm_tc,
-    "seq2seq": seq2seq,
-}
-
-# ... and the same structures at a size for tests.
-PAPER_SMALL: dict[str, Callable[[], onnx.ModelProto]] = {
-    "resnext29": resnext29_small,
-    "nasnet_cifar": nasnet_small,
-    "alexnet": alexnet_small,
-    "deepspeech2": deepspeech2_small,
-    "lstm_tc": lstm_tc_small,
-    "seq2seq": seq2seq_small,
-}
-
-# What the benchmarks run, and the same structures at a size for tests.
-BENCHMARKED: dict[str, Callable[[], onnx.ModelProto]] = {
-    "resnet50": resnet50,
-    **PAPER,
-    "encoder_base": encoder_base,
-}
-
-BENCHMARKED_SMALL: dict[str, Callable[[], onnx.ModelProto]] = {
-    "resnet50": resnet50_small,
-    **PAPER_SMALL,
-    "encoder_base": encoder_small,
 }

@@ -6,7 +6,7 @@ import math
 
 import onnx
 
-from examples.models.builder import Builder
+from ramforge.zoo.builder import Builder
 
 _RELU_GAIN = math.sqrt(2)
 # (channels out, kernel, stride, padding, pooled afterwards)

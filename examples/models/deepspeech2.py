@@ -8,8 +8,8 @@ import math
 
 import onnx
 
-from examples.models.builder import Builder
-from examples.models.recurrent import make_cell, unroll, zero_state
+from ramforge.zoo.builder import Builder
+from ramforge.zoo.recurrent import make_cell, unroll, zero_state
 
 _CONVOLUTIONS = (("/conv1", (41, 11), (20, 5)), ("/conv2", (21, 11), (10, 5)))
 

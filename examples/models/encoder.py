@@ -7,7 +7,7 @@ import math
 import onnx
 from onnx import TensorProto
 
-from examples.models.builder import Builder
+from ramforge.zoo.builder import Builder
 
 VOCABULARY = 1000
 # Scores then have a standard deviation of about 1.7: attention picks, and is not uniform.

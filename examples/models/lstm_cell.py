@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from examples.models.builder import Builder
+from ramforge.zoo.builder import Builder
 
 
 def lstm_cell(inputs: int = 64, hidden: int = 64, batch: int = 1) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ import math
 
 import onnx
 
-from examples.models.builder import Builder
+from ramforge.zoo.builder import Builder
 
 
 def mlp(

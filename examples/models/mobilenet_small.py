@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from examples.models.builder import Builder
+from ramforge.zoo.builder import Builder
 
 # High enough that some values do meet the 6 of ReLU6.
 _GAIN = 2.2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx
 
-from examples.models.builder import Builder
+from ramforge.zoo.builder import Builder
 
 
 def nasnet_cifar(

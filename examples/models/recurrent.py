@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from examples.models.builder import Builder
+from ramforge.zoo.builder import Builder
 
 _GATES = ("input", "forget", "cell", "output")
 

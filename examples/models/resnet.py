@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import onnx
 
-from examples.models.builder import Builder
+from ramforge.zoo.builder import Builder
 
 # x, name, channels in, width and stride: a residual block and the channels that come out
 Block = Callable[[Builder, str, str, int, int, int], tuple[str, int]]

@@ -58,6 +58,7 @@ from ramforge.runtime.bench.schedule_report import (
     markdown,
     plain,
 )
+from ramforge.zoo import BENCHMARKED, ZOO
 
 Models = dict[str, Callable[[], onnx.ModelProto]]
 CHECKED = ("base", "waves", "events")
@@ -303,13 +304,7 @@ def _lanes(choice: Choice, cost: CostModel) -> Lanes:
 
 
 def _known_models() -> Models:
-    try:
-        from examples.models import BENCHMARKED
-    except ImportError:
-        raise click.UsageError(
-            "the networks are in examples/models of a checkout: run this from its root"
-        ) from None
-    return BENCHMARKED
+    return {name: ZOO[name].full for name in BENCHMARKED}
 
 
 def _run(names: Sequence[str], target: Target, command: str) -> Document:

@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import ramforge
-from examples.models import MODELS
 from ramforge.codegen.artifact import Artifact
 from ramforge.runtime import cli
 from ramforge.runtime.drivers import cuda
+from ramforge.zoo import MODELS
 
 ONE_SCREEN = 24
 

@@ -18,7 +18,7 @@ COMPILE = """
 import sys
 from pathlib import Path
 import ramforge
-from examples.models import MODELS
+from ramforge.zoo import MODELS
 
 for schedule in ("waves", "per-op"):
     for name in sys.argv[2:]:
@@ -72,7 +72,7 @@ def test_the_files_are_the_same_to_the_byte(case: str, runs: dict[str, Digests])
 
 def test_one_process_compiles_the_same_twice(tmp_path: Path, runs: dict[str, Digests]) -> None:
     import ramforge
-    from examples.models import MODELS
+    from ramforge.zoo import MODELS
 
     for schedule in ("waves", "per-op"):
         for number in range(2):
@@ -85,7 +85,7 @@ def test_one_process_compiles_the_same_twice(tmp_path: Path, runs: dict[str, Dig
 
 def test_the_name_of_the_output_is_all_that_a_text_knows_of_its_place(tmp_path: Path) -> None:
     import ramforge
-    from examples.models import MODELS
+    from ramforge.zoo import MODELS
 
     text = ramforge.compile(MODELS["mlp"](), output=tmp_path / "a.cu", dims={"batch": 2}).text()
     assert str(tmp_path) not in text and str(ROOT) not in text

@@ -24,10 +24,10 @@ from emulated_runs import (
     staged,
 )
 
-from examples.models.mlp import mlp
 from ramforge.codegen.artifact import Artifact
 from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
 from ramforge.runtime.drivers.emulator import Order
+from ramforge.zoo.mlp import mlp
 
 NAMES = ("resnet_small", "encoder_small", "mobilenet_small", "mlp", "lstm_cell")
 EVERY_MODEL = pytest.mark.parametrize("model", NAMES)

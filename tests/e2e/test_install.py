@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 import pytest
 
-from examples.models import MODELS
 from ramforge.codegen.build import toolchain
+from ramforge.zoo import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import ramforge
-from examples.models import MODELS
 from ramforge.codegen import artifact as artifacts
 from ramforge.codegen.artifact import Artifact
 from ramforge.runtime import arrays, cli
+from ramforge.zoo import MODELS
 
 README = Path(__file__).parents[2] / "README.md"
 

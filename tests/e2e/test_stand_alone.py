@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import ramforge
-from examples.models import MODELS
 from ramforge.codegen.artifact import Artifact
 from ramforge.runtime import arrays, verify
+from ramforge.zoo import MODELS
 
 
 @pytest.fixture(scope="module")

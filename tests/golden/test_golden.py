@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 import ramforge.kernels  # noqa: F401  (fills the registry)
-from examples.models.builder import Builder
 from ramforge.codegen import render, weights
 from ramforge.compiler import printer
 from ramforge.compiler.device import find_target
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.pipeline import Program, compile_graph
 from ramforge.compiler.schedule import POLICIES
+from ramforge.zoo.builder import Builder
 
 FOLDER = Path(__file__).parent
 CHANNELS, IMAGE, CLASSES = 8, 6, 3

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ramforge.kernels  # noqa: F401  (fills the registry)
-from examples.models import MODELS as MODELS
 from ramforge.compiler.check import check_plan
 from ramforge.compiler.cost.analytic import AnalyticCost
 from ramforge.compiler.device import Target, VDevice, find_target
@@ -29,6 +28,7 @@ from ramforge.compiler.schedule import POLICIES
 from ramforge.compiler.schedule.arrangement import Stage, levels
 from ramforge.compiler.schedule.search import plan
 from ramforge.compiler.schedule.simulate import Timeline
+from ramforge.zoo import MODELS as MODELS
 
 Ints = NDArray[np.int64]
 INPUT = -1

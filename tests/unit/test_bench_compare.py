@@ -11,11 +11,11 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from examples.models import MODELS
 from ramforge.compiler.errors import VerificationError
 from ramforge.compiler.ir import Array
 from ramforge.runtime import verify
 from ramforge.runtime.bench import compare
+from ramforge.zoo import MODELS
 
 
 def sleeper(seconds: float, calls: list[str], name: str) -> compare.Contender:

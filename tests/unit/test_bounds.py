@@ -10,7 +10,6 @@ import onnx.parser
 import pytest
 
 import ramforge.kernels  # noqa: F401  (fills the registry)
-from examples.models import BENCHMARKED_SMALL
 from ramforge.compiler.cost.analytic import AnalyticCost
 from ramforge.compiler.device import find_target, vdevices
 from ramforge.compiler.frontend import import_model
@@ -19,6 +18,7 @@ from ramforge.compiler.pipeline import optimise, search
 from ramforge.compiler.schedule import POLICIES
 from ramforge.compiler.schedule.bounds import Bounds, bounds
 from ramforge.compiler.schedule.search import Search
+from ramforge.zoo import BENCHMARKED, ZOO
 
 TARGET = find_target("h200")
 COST = AnalyticCost()
@@ -39,7 +39,7 @@ def of_text(text: str, **weights: tuple[int, ...]) -> Search:
 
 @cache
 def small(name: str) -> tuple[Search, Bounds]:
-    found = searched(BENCHMARKED_SMALL[name]())
+    found = searched(ZOO[name].small())
     return found, bounds(found)
 
 
@@ -108,14 +108,14 @@ def test_who_reads_element_by_element_is_spared_the_event(reader: str, events: i
     assert bounds(found).critical_path_ns == pytest.approx(expected + events * TARGET.event_ns)
 
 
-@pytest.mark.parametrize("name", BENCHMARKED_SMALL)
+@pytest.mark.parametrize("name", BENCHMARKED)
 def test_no_plan_is_predicted_to_beat_the_floor(name: str) -> None:
     found, limits = small(name)
     for policy in POLICIES.values():
         assert found.best((policy,)).timeline.makespan_ns >= limits.floor_ns
 
 
-@pytest.mark.parametrize("name", BENCHMARKED_SMALL)
+@pytest.mark.parametrize("name", BENCHMARKED)
 def test_no_plan_with_barriers_is_predicted_to_beat_the_critical_path(name: str) -> None:
     found, limits = small(name)
     for policy in ("waves", "per-op"):

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 import ramforge
-from examples.models import MODELS
 from ramforge.codegen.artifact import Artifact
 from ramforge.codegen.build import nvcc, nvrtc, toolchain
 from ramforge.codegen.build.cubin import Cubin
@@ -26,6 +25,7 @@ from ramforge.compiler.errors import DeviceError, ToolchainError
 from ramforge.runtime import arrays, verify
 from ramforge.runtime.drivers import cuda, debug
 from ramforge.runtime.drivers.emulator import Emulator, build
+from ramforge.zoo import MODELS
 
 SMS = 3
 PER_SM = 2  # blocks that the stand-in holds

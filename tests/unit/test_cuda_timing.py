@@ -13,12 +13,12 @@ import pytest
 from test_cuda_driver import PER_SM, SMS, FakeCupy, FakeStream
 
 import ramforge
-from examples.models import MODELS
 from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.device import find_target
 from ramforge.compiler.errors import DeviceError
 from ramforge.runtime import arrays
 from ramforge.runtime.drivers import cuda
+from ramforge.zoo import MODELS
 
 Held = Callable[[Any], bool]
 

@@ -14,16 +14,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from examples.models import BENCHMARKED, BENCHMARKED_SMALL, MODELS
-from examples.models.encoder import VOCABULARY, encoder, encoder_base
+from ramforge.zoo import MODELS, ZOO
+from ramforge.zoo.encoder import VOCABULARY, encoder, encoder_base
 
 Array = NDArray[Any]
 
 # The bottlenecks beside those that other tests run as well.
 ALL = {
     **MODELS,
-    "resnet50": BENCHMARKED["resnet50"],
-    "resnet50_small": BENCHMARKED_SMALL["resnet50"],
+    "resnet50": ZOO["resnet50"].full,
+    "resnet50_small": ZOO["resnet50"].small,
 }
 LARGE = ("resnet18", "resnet50", "encoder")
 SMALL = tuple(name for name in ALL if name not in LARGE)

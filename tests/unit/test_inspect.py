@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import ramforge
-from examples.models import MODELS
 from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.errors import UnsupportedModel
 from ramforge.runtime import cli
+from ramforge.zoo import MODELS
 
 NAME = "resnet_small"
 WIDTH = 120

@@ -10,7 +10,8 @@ import networkx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PARTS = ("compiler", "codegen", "kernels", "runtime")
+PARTS = {part: ROOT / part for part in ("compiler", "codegen", "kernels", "runtime")}
+PARTS["zoo"] = ROOT / "examples/models"
 GROUND = ("errors", "expressions", "ir", "registry", "rprogram", "version")
 
 
@@ -19,21 +20,21 @@ def module_files() -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in (ROOT / "ramforge").glob("*.py"):
         files["ramforge" if path.stem == "__init__" else f"ramforge.{path.stem}"] = path
-    for part in PARTS:
-        for path in (ROOT / part).rglob("*.py"):
-            names = ("ramforge", *path.relative_to(ROOT).with_suffix("").parts)
+    for part, folder in PARTS.items():
+        for path in folder.rglob("*.py"):
+            names = ("ramforge", part, *path.relative_to(folder).with_suffix("").parts)
             files[".".join(names[:-1] if names[-1] == "__init__" else names)] = path
     return files
 
 
 def floor(module: str) -> int:
-    """0 the ground, 1 kernels and the compiler, 2 codegen, 3 runtime, 4 the public face."""
+    """0 ground and zoo, 1 kernels and the compiler, 2 codegen, 3 runtime, 4 the public face."""
     names = module.split(".")
     part = names[1] if len(names) > 1 else ""
     if part == "compiler":
         # The package itself holds only a docstring, and every module below imports through it.
         return 0 if len(names) == 2 or names[2] in GROUND else 1
-    return {"kernels": 1, "codegen": 2, "runtime": 3}.get(part, 4)
+    return {"zoo": 0, "kernels": 1, "codegen": 2, "runtime": 3}.get(part, 4)
 
 
 def is_type_checking(test: ast.expr) -> bool:

@@ -10,9 +10,6 @@ import onnx
 import pytest
 
 import ramforge.kernels  # noqa: F401  (fills the registry)
-from examples.models.encoder import encoder
-from examples.models.recurrent import lstm_tc
-from examples.models.resnext import resnext29
 from ramforge.compiler.cost import alone_ns, busy_ns
 from ramforge.compiler.cost.analytic import AnalyticCost
 from ramforge.compiler.device import find_target
@@ -24,6 +21,9 @@ from ramforge.compiler.schedule.arrangement import levels
 from ramforge.compiler.schedule.search import Search
 from ramforge.compiler.schedule.selection import Rule
 from ramforge.runtime.bench.schedule import Choice, WaveChoices
+from ramforge.zoo.encoder import encoder
+from ramforge.zoo.recurrent import lstm_tc
+from ramforge.zoo.resnext import resnext29
 
 TARGET = find_target("h200")
 COST = AnalyticCost()

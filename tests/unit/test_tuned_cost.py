@@ -15,7 +15,6 @@ import pytest
 from program_support import optimised
 
 import ramforge
-from examples.models import MODELS
 from ramforge.compiler.cost import SyncCost, Work, tuning_file
 from ramforge.compiler.cost.analytic import AnalyticCost
 from ramforge.compiler.cost.tuned import Measured, TunedCost, Tuning
@@ -24,6 +23,7 @@ from ramforge.compiler.errors import ArtifactError, OptionError, RamforgeError
 from ramforge.compiler.lower import lower
 from ramforge.compiler.rprogram import Body, TaskCost
 from ramforge.runtime import tune
+from ramforge.zoo import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 H200 = find_target("h200")

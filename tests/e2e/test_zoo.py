@@ -1,6 +1,4 @@
-"""The structures of the paper's six networks and two more, small, on the host body and in the
-emulator.
-"""
+"""The structures of all networks of the zoo, small, on the host body and in the emulator."""
 
 from __future__ import annotations
 
@@ -11,7 +9,6 @@ import onnxruntime
 import pytest
 
 import ramforge
-from examples.models import BENCHMARKED, BENCHMARKED_SMALL, PAPER, PAPER_SMALL
 from ramforge.compiler.device import find_target
 from ramforge.runtime import arrays, verify
 from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
@@ -20,14 +17,9 @@ from ramforge.runtime.drivers.emulator import Order
 SMS = 4
 
 
-def test_every_network_has_a_small_form() -> None:
-    assert list(PAPER) == list(PAPER_SMALL)
-    assert list(BENCHMARKED) == list(BENCHMARKED_SMALL)
-
-
-@pytest.mark.parametrize("name", BENCHMARKED_SMALL)
+@pytest.mark.parametrize("name", ZOO)
 def test_host_and_emulator_agree_with_onnx_runtime(name: str, tmp_path: Path) -> None:
-    model = BENCHMARKED_SMALL[name]()
+    model = ZOO[name].small()
     target = replace(find_target("h200"), sms=SMS)
     artifact = ramforge.compile(model, target=target, output=tmp_path / "net.cu")
     inputs = arrays.made_up(artifact.inputs, seed=0)

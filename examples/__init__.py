@@ -1,1 +1,0 @@
-"""Runnable programs, and the networks that we measure."""
