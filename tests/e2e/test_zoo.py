@@ -13,6 +13,7 @@ from ramforge.compiler.device import find_target
 from ramforge.runtime import arrays, verify
 from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
 from ramforge.runtime.drivers.emulator import Order
+from ramforge.zoo import ZOO
 
 SMS = 4
 
