@@ -17,6 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 _IR_VERSION = 8
+# A constant of more bytes says no shape, and is kept from what only looks at shapes.
+_SMALL_BYTES = 1024
 
 Dimension = int | str
 Attribute = int | float | str | Sequence[int]
@@ -30,7 +32,7 @@ class Builder:
         self._random = np.random.default_rng(seed)
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
+        self._constants: dict[str, NDArray[Any]] = {}
 
     def input(self, name: str, shape: Sequence[Dimension], dtype: int = TensorProto.FLOAT) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
@@ -38,14 +40,27 @@ class Builder:
 
     def constant(self, name: str, value: NDArray[Any] | Sequence[int] | float) -> str:
         """A known value; plain integers become int64 as shapes want it, a plain float float32."""
-        array = np.asarray(value, dtype=np.float32 if isinstance(value, float) else None)
-        self._constants[name] = numpy_helper.from_array(array, name)
+        dtype = np.float32 if isinstance(value, float) else None
+        self._constants[name] = np.asarray(value, dtype=dtype)
         return name
 
-    def weight(self, name: str, shape: Sequence[int], fan_in: int, gain: float = 1.0) -> str:
+    def taken(self, name: str) -> NDArray[Any]:
+        """The value of a constant, which then is none of the model's: to make another one of it."""
+        return self._constants.pop(name)
+
+    def weight(
+        self,
+        name: str,
+        shape: Sequence[int],
+        fan_in: int,
+        gain: float = 1.0,
+        dtype: type[np.floating[Any]] = np.float32,
+    ) -> str:
         """Normal weights; a gain of sqrt(2) keeps the size of what passes a ReLU."""
-        values = self._random.standard_normal(tuple(shape)) * gain / np.sqrt(fan_in)
-        return self.constant(name, values.astype(np.float32))
+        values = self._random.standard_normal(tuple(shape))
+        values *= gain
+        values /= np.sqrt(fan_in)
+        return self.constant(name, values.astype(dtype))
 
     def bias(self, name: str, size: int) -> str:
         return self.constant(name, self._random.normal(0, 0.2, size).astype(np.float32))
@@ -115,22 +130,34 @@ class Builder:
         return self.node("BatchNormalization", [x, *statistics], name, epsilon=epsilon)
 
     def finish(self, outputs: Sequence[str]) -> onnx.ModelProto:
-        """The checked model; its outputs' shapes are inferred."""
-        graph = helper.make_graph(
-            self._nodes,
-            self._name,
-            self._inputs,
-            [helper.make_empty_tensor_value_info(name) for name in outputs],
-            list(self._constants.values()),
-        )
-        model = helper.make_model(
-            graph,
+        """The checked model, to which the weights go over; its outputs' shapes are inferred.
+
+        The checks copy what they look at, and protobuf ends at 2 GB. They see large weights as
+        further inputs.
+        """
+        large = {k: v for k, v in self._constants.items() if v.nbytes > _SMALL_BYTES}
+        seen = self._model([helper.make_empty_tensor_value_info(name) for name in outputs])
+        for name, value in self._constants.items():
+            if name not in large:
+                seen.graph.initializer.append(numpy_helper.from_array(value, name))
+        for name, value in large.items():
+            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+            seen.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
+        inferred = onnx.shape_inference.infer_shapes(seen, strict_mode=True)
+        del seen.graph.output[:]
+        seen.graph.output.extend(inferred.graph.output)
+        onnx.checker.check_model(seen, full_check=True)
+        model = self._model(inferred.graph.output)
+        large.clear()
+        for name in tuple(self._constants):
+            model.graph.initializer.append(numpy_helper.from_array(self.taken(name), name))
+        return model
+
+    def _model(self, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        """The model without constants."""
+        return helper.make_model(
+            helper.make_graph(self._nodes, self._name, self._inputs, list(outputs)),
             producer_name="ramforge-examples",
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=_IR_VERSION,
         )
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-        del model.graph.output[:]
-        model.graph.output.extend(inferred.graph.output)
-        onnx.checker.check_model(model, full_check=True)
-        return model
