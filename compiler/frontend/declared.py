@@ -169,7 +169,7 @@ def _attributes(node: Node) -> dict[str, Any]:
     return {
         name: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
         for name, value in node.attrs.items()
-        if value not in ((), None)
+        if value is not None and not (isinstance(value, tuple) and not value)
     }
 
 

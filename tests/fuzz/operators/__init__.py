@@ -23,7 +23,7 @@ WITHOUT = {
     **dict.fromkeys(("Bernoulli", "Multinomial"), "what they give is random"),
     **dict.fromkeys(("RandomNormal", "RandomNormalLike"), "what they give is random"),
     **dict.fromkeys(("RandomUniform", "RandomUniformLike"), "what they give is random"),
-    "ramforge.CheckOperand": "is not one of ONNX",
+    **dict.fromkeys(("ramforge.Compare", "ramforge.Choose"), "is not one of ONNX"),
     **dict.fromkeys(("NonMaxSuppression", "Unique"), "the shape depends on the values"),
     "TfIdfVectorizer": "its attributes are tables of n-grams",
     "Scatter": "is ScatterElements under its old name",
