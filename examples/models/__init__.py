@@ -8,15 +8,21 @@ from dataclasses import dataclass
 import onnx
 
 from ramforge.zoo.alexnet import alexnet, alexnet_small
+from ramforge.zoo.bert import bert_base, bert_large, bert_small
 from ramforge.zoo.deepspeech2 import deepspeech2, deepspeech2_small
 from ramforge.zoo.encoder import encoder, encoder_base, encoder_small
+from ramforge.zoo.gpt2 import gpt2, gpt2_decode, gpt2_decode_small, gpt2_small
+from ramforge.zoo.llama import llama_decode, llama_decode_small
 from ramforge.zoo.lstm_cell import lstm_cell
+from ramforge.zoo.lstm_operator import lstm_tc_operator, lstm_tc_operator_small
 from ramforge.zoo.mlp import mlp
 from ramforge.zoo.mobilenet_small import mobilenet_small
 from ramforge.zoo.nasnet import nasnet_cifar, nasnet_small
 from ramforge.zoo.recurrent import lstm_tc, lstm_tc_small, seq2seq, seq2seq_small
 from ramforge.zoo.resnet import resnet18, resnet50, resnet50_small, resnet_small
 from ramforge.zoo.resnext import resnext29, resnext29_small
+from ramforge.zoo.vit import vit_b16, vit_small
+from ramforge.zoo.whisper import whisper_small, whisper_tiny
 
 Build = Callable[[], onnx.ModelProto]
 
@@ -42,6 +48,18 @@ ZOO: dict[str, Entry] = {
     "resnet18": Entry("ResNet-18", resnet18, resnet_small),
     "resnet50": Entry("ResNet-50", resnet50, resnet50_small),
     "encoder_base": Entry("12 encoder layers, 768 wide, 128 tokens", encoder_base, encoder_small),
+    "vit_b16": Entry("ViT-B/16", vit_b16, vit_small),
+    "bert_base": Entry("BERT base, 128 tokens", bert_base, bert_small),
+    "bert_large": Entry("BERT large, 128 tokens", bert_large, bert_small),
+    "gpt2": Entry("GPT-2 small, 64 tokens", gpt2, gpt2_small),
+    "gpt2_decode": Entry("GPT-2 small, one token behind 63", gpt2_decode, gpt2_decode_small),
+    "llama_decode": Entry(
+        "Llama 3.2 1B, one token behind 127, weights in float16", llama_decode, llama_decode_small
+    ),
+    "whisper_tiny": Entry("The encoder of Whisper tiny", whisper_tiny, whisper_small),
+    "lstm_tc_operator": Entry(
+        "lstm_tc, each layer one LSTM operator", lstm_tc_operator, lstm_tc_operator_small
+    ),
 }
 
 PAPER = tuple(ZOO)[:6]
