@@ -122,10 +122,10 @@ def tensor_names(proto: onnx.ModelProto) -> set[str]:
 def hold_constants(model: onnx.ModelProto, name: str, read: ReadTensor) -> SlimModel:
     """Take the constants out of a model; ``model`` itself is not changed, nor copied as a whole."""
     proto = onnx.ModelProto(ir_version=max(model.ir_version, 10))
-    proto.opset_import.extend(model.opset_import)
-    # The default domain has two names; onnx's passes want the empty one.
-    for entry in proto.opset_import:
-        entry.domain = _plain_domain(entry.domain)
+    # The default domain has two names; onnx's passes want the empty one. onnx.compose says each
+    # import twice, which its own converter does not expect.
+    imports = [(_plain_domain(entry.domain), entry.version) for entry in model.opset_import]
+    proto.opset_import.extend(helper.make_opsetid(*entry) for entry in dict.fromkeys(imports))
     proto.functions.extend(model.functions)
     graph = proto.graph
     graph.name = model.graph.name or "graph"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from frontend_support import ALL_OPERATORS, have, parse, random_inputs, run_ort, to_model
+from frontend_support import ALL_OPERATORS, have, one_node, parse, random_inputs, run_ort, to_model
 from onnx import helper, numpy_helper
 
 from ramforge.compiler.errors import EXIT_ENVIRONMENT, EXIT_MODEL, ArtifactError, InvalidModel
@@ -107,6 +107,13 @@ def test_the_default_domain_may_be_spelt_out() -> None:
     model = parse(TEXT, 17)
     model.opset_import[0].domain = model.graph.node[0].domain = "ai.onnx"
     assert [node.op for node in import_model(model).nodes] == ["Relu"]
+
+
+def test_an_old_domain_may_be_imported_twice() -> None:
+    """As onnx.compose.merge_models does it."""
+    model = one_node("ReduceMean", 13, axes=[0])
+    model.opset_import.add().CopyFrom(model.opset_import[0])
+    assert [node.op for node in import_model(model).nodes] == ["ReduceMean"]
 
 
 def test_all_missing_external_tensors_are_in_one_message(tmp_path: Path) -> None:
