@@ -21,6 +21,7 @@ from ramforge.zoo.nasnet import nasnet_cifar, nasnet_small
 from ramforge.zoo.recurrent import lstm_tc, lstm_tc_small, seq2seq, seq2seq_small
 from ramforge.zoo.resnet import resnet18, resnet50, resnet50_small, resnet_small
 from ramforge.zoo.resnext import resnext29, resnext29_small
+from ramforge.zoo.vision_pipeline import vision_pipeline, vision_pipeline_small
 from ramforge.zoo.vit import vit_b16, vit_small
 from ramforge.zoo.whisper import whisper_small, whisper_tiny
 
@@ -59,6 +60,9 @@ ZOO: dict[str, Entry] = {
     "whisper_tiny": Entry("The encoder of Whisper tiny", whisper_tiny, whisper_small),
     "lstm_tc_operator": Entry(
         "lstm_tc, each layer one LSTM operator", lstm_tc_operator, lstm_tc_operator_small
+    ),
+    "vision_pipeline": Entry(
+        "Augmentation in the manner of Kornia and ResNet-18", vision_pipeline, vision_pipeline_small
     ),
 }
 
