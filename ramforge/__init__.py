@@ -3,6 +3,7 @@
 artifact = ramforge.compile("model.onnx", target="h200", dims={"batch": 8})
 with ramforge.Session(artifact) as session:
     outputs = session.run(None, {"x": array})
+ramforge.verify(artifact, "model.onnx").raise_for_status()
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ramforge.compiler.version import VERSION
 if TYPE_CHECKING:
     from ramforge.runtime.api import compile, load
     from ramforge.runtime.session import Session
+    from ramforge.runtime.verify import verify
 
 __version__ = VERSION
 
@@ -44,6 +46,7 @@ __all__ = [
     "__version__",
     "compile",
     "load",
+    "verify",
 ]
 
 # Names that pull in onnx or the build tools are found when they are first used: `import ramforge`
@@ -52,6 +55,7 @@ _LAZY = {
     "compile": "ramforge.runtime.api",
     "load": "ramforge.runtime.api",
     "Session": "ramforge.runtime.session",
+    "verify": "ramforge.runtime.verify",
 }
 
 

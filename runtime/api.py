@@ -84,11 +84,12 @@ def _options(
         "schedule": schedule,
         "shapes": {name: list(shape) for name, shape in sorted(shapes.items())},
         "dims": dict(sorted(dims.items())),
-        "values": {name: _digest(array) for name, array in sorted(values.items())},
+        "values": {name: digest(array) for name, array in sorted(values.items())},
     }
 
 
-def _digest(array: Array) -> str:
+def digest(array: Array) -> str:
+    """What the manifest says of a value that became a constant."""
     plain = np.ascontiguousarray(array)
     text = f"{plain.dtype.name}{list(plain.shape)}"
     return f"{text} {hashlib.sha256(plain.tobytes()).hexdigest()[:16]}"

@@ -16,6 +16,7 @@ import numpy as np
 from ramforge.codegen.artifact import Files, Port
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.ir import Array, DType
+from ramforge.runtime.tables import cell
 
 # NumPy's own format functions, whose older releases left them without types, as ml_dtypes does.
 _NPY: Any = np.lib.format
@@ -103,11 +104,6 @@ def _bare(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype if dtype.isbuiltin == 1 else np.dtype((np.void, dtype.itemsize))
 
 
-def _visible(name: str) -> str:
-    """A name on one line, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
-
-
 def table(names: Sequence[str], arrays: Sequence[Array]) -> str:
     """A line for each output: what it is and the span of its values."""
     rows: list[tuple[str, ...]] = [("output", "type", "shape", "min", "mean", "max")]
@@ -117,7 +113,7 @@ def table(names: Sequence[str], arrays: Sequence[Array]) -> str:
         if array.size:
             wide = array.astype(np.float64)
             numbers = tuple(f"{value:.6g}" for value in (wide.min(), wide.mean(), wide.max()))
-        rows.append((_visible(name), str(array.dtype), shape, *numbers))
+        rows.append((cell(name), str(array.dtype), shape, *numbers))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 _NUMBER = re.compile(r"-?[\d.,]+(e[-+]\d+)?( ?[%x]| [kMGTu]?[Bs])?")
 
 
+def cell(name: str) -> str:
+    """A name on one line, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Cells of text under a title; columns of numbers are aligned to the right."""

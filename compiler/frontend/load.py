@@ -36,7 +36,7 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto) -> SlimModel:
         proto, name, folder = model, model.graph.name or "model", None
     else:
         path = Path(model)
-        proto, name, folder = _parse(path), path.name, path.parent
+        proto, name, folder = parse(path), path.name, path.parent
     _expect_onnx(proto, name)
     _expect_text(proto, name)
     reader = _TensorReader(folder)
@@ -45,7 +45,8 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto) -> SlimModel:
     return hold_constants(proto, name, reader.read)
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse(path: Path) -> onnx.ModelProto:
+    """The model in a file, without the data beside it."""
     if not path.exists():
         raise ArtifactError(
             f"{path}: no such file\n    fix: check the path; it is relative to {Path.cwd()}"

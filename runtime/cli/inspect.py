@@ -1,0 +1,65 @@
+"""``ramforge inspect``: a model or an artefact, described."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ramforge.runtime import progress
+from ramforge.runtime.cli import options
+
+
+@click.command("inspect")
+@click.argument("what", metavar="MODEL|ARTIFACT")
+@options.compilation
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@options.common
+def inspect_model(
+    what: str,
+    target: str,
+    shapes: dict[str, tuple[int, ...]],
+    dims: dict[str, int],
+    values: dict[str, Any],
+    schedule: str,
+    as_json: bool,
+    **common: Any,
+) -> None:
+    """What a MODEL is made of and how it would be scheduled, or what an ARTIFACT (its .cu file, or
+    its folder) says of itself. An operator that is not supported is listed, and is no error.
+    """
+    from ramforge.codegen import artifact as artifacts
+    from ramforge.compiler.device import find_target
+    from ramforge.runtime import inspect, inspect_text
+
+    with progress.reporting(**common) as report:
+        if inspect.is_artifact(what):
+            _refuse_compilation(click.get_current_context())
+            document = inspect.of_artifact(artifacts.load(what))
+        else:
+            document = inspect.of_model(
+                what,
+                find_target(target),
+                schedule,
+                report,
+                shapes=shapes,
+                dims=dims,
+                values=values,
+            )
+    click.echo(json.dumps(document, indent=2) if as_json else inspect_text.render(document))
+
+
+def _refuse_compilation(context: click.Context) -> None:
+    """An artefact is compiled already."""
+    flags = {
+        "target": "--target",
+        "shapes": "--shapes",
+        "dims": "--dim",
+        "values": "--bind",
+        "schedule": "--schedule",
+    }
+    for name, flag in flags.items():
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"{flag} is for models; this is an artefact, compiled already")
