@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
-_IR_VERSION = 8
 # A constant of more bytes says no shape, and is kept from what only looks at shapes.
 _SMALL_BYTES = 1024
 
@@ -27,8 +26,9 @@ Attribute = int | float | str | Sequence[int]
 class Builder:
     """Collects nodes and weights; values are handled by their ONNX names."""
 
-    def __init__(self, name: str, seed: int = 0) -> None:
+    def __init__(self, name: str, seed: int = 0, opset: int = OPSET) -> None:
         self._name = name
+        self._opset = helper.make_opsetid("", opset)
         self._random = np.random.default_rng(seed)
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -62,8 +62,8 @@ class Builder:
         values /= np.sqrt(fan_in)
         return self.constant(name, values.astype(dtype))
 
-    def bias(self, name: str, size: int) -> str:
-        return self.constant(name, self._random.normal(0, 0.2, size).astype(np.float32))
+    def bias(self, name: str, size: int, mean: float = 0.0, spread: float = 0.2) -> str:
+        return self.constant(name, self._random.normal(mean, spread, size).astype(np.float32))
 
     def spread(self, name: str, size: int, low: float, high: float) -> str:
         """Values between two bounds, for scales and variances."""
@@ -158,6 +158,6 @@ class Builder:
         return helper.make_model(
             helper.make_graph(self._nodes, self._name, self._inputs, list(outputs)),
             producer_name="ramforge-examples",
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=_IR_VERSION,
+            opset_imports=[self._opset],
+            ir_version=helper.find_min_ir_version_for([self._opset]),
         )

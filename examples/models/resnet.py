@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 
 from ramforge.zoo.builder import Builder
+from ramforge.zoo.non_local import disentangled_non_local
+from ramforge.zoo.quantise import quantised
 
 # x, name, channels in, width and stride: a residual block and the channels that come out
 Block = Callable[[Builder, str, str, int, int, int], tuple[str, int]]
+# something of x that stands before a block
+Insertion = Callable[[Builder, str], str]
 
 
 def resnet18(image: int = 224, batch: int = 1, classes: int = 1000) -> onnx.ModelProto:
@@ -26,6 +30,21 @@ def resnet50(image: int = 224, batch: int = 1, classes: int = 1000) -> onnx.Mode
     return _stages(builder, x, _bottleneck, (64, 128, 256, 512), (3, 4, 6, 3), classes)
 
 
+def resnet50_dnl(image: int = 224, classes: int = 1000) -> onnx.ModelProto:
+    """ResNet-50 with a non-local block where Wang et al. put theirs: before the last of layer3."""
+    builder = Builder("resnet50_dnl", seed=55)
+    x = _stem(builder, builder.input("x", (1, 3, image, image)), 64, kernel=7, stride=2)
+    before = {"/layer3.5": _non_local(1024, image // 16)}
+    return _stages(builder, x, _bottleneck, (64, 128, 256, 512), (3, 4, 6, 3), classes, before)
+
+
+def resnet50_dnl_small(image: int = 28) -> onnx.ModelProto:
+    builder = Builder("resnet50_dnl_small", seed=55)
+    x = _stem(builder, builder.input("x", (1, 3, image, image)), 8, kernel=3, stride=1)
+    before = {"/layer2.1": _non_local(64, image // 4)}
+    return _stages(builder, x, _bottleneck, (8, 16), (1, 2), 10, before)
+
+
 def resnet_small(image: int = 32) -> onnx.ModelProto:
     """The same structure at a size for tests: a 3x3 stem and three stages of one block."""
     builder = Builder("resnet_small", seed=3)
@@ -38,6 +57,14 @@ def resnet50_small(image: int = 32) -> onnx.ModelProto:
     builder = Builder("resnet50_small", seed=5)
     x = _stem(builder, builder.input("x", (1, 3, image, image)), 8, kernel=3, stride=1)
     return _stages(builder, x, _bottleneck, (8, 16, 32), (2, 1, 1), classes=10)
+
+
+def resnet18_int8() -> onnx.ModelProto:
+    return quantised(resnet18(), "resnet18_int8", seed=8)
+
+
+def resnet18_int8_small() -> onnx.ModelProto:
+    return quantised(resnet_small(image=28), "resnet18_int8_small", seed=8)
 
 
 def _stem(builder: Builder, x: str, width: int, *, kernel: int, stride: int) -> str:
@@ -55,12 +82,16 @@ def _stages(
     widths: Sequence[int],
     blocks: Sequence[int],
     classes: int,
+    before: Mapping[str, Insertion] | None = None,
 ) -> onnx.ModelProto:
     channels = widths[0]
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), start=1):
         for number in range(count):
             stride = 2 if number == 0 and stage > 1 else 1
-            x, channels = block(builder, x, f"/layer{stage}.{number}", channels, width, stride)
+            name = f"/layer{stage}.{number}"
+            if before and name in before:
+                x = before[name](builder, x)
+            x, channels = block(builder, x, name, channels, width, stride)
     x = builder.node("GlobalAveragePool", [x], "/avgpool")
     x = builder.node("Flatten", [x], "/flatten", axis=1)
     weight = builder.weight("fc.weight", (classes, channels), channels)
@@ -91,6 +122,10 @@ def _bottleneck(
     y = _convolution(builder, y, name, "3", width, 4 * width, kernel=1, stride=1)
     y = builder.node("Add", [y, shortcut], f"{name}/add")
     return builder.node("Relu", [y], f"{name}/relu_2"), 4 * width
+
+
+def _non_local(channels: int, size: int) -> Insertion:
+    return lambda builder, x: disentangled_non_local(builder, x, "/non_local", channels, size)
 
 
 def _shortcut(builder: Builder, x: str, name: str, channels: int, out: int, stride: int) -> str:
