@@ -59,7 +59,7 @@ def bert_large() -> onnx.ModelProto:
 
 
 def bert_small() -> onnx.ModelProto:
-    return bert(layers=2, width=48, heads=3, tokens=13, vocabulary=50, positions=20)
+    return bert(layers=2, width=48, heads=3, tokens=17, vocabulary=50, positions=20)
 
 
 def _additive_mask(builder: Builder, attended: str) -> str:
