@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE_FILES = $(shell find kernels runtime -type f \
 	\( -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) | sort)
 
-.PHONY: demo test lint types conformance fuzz gpu-check clean
+.PHONY: demo test lint types conformance fuzz zoo gpu-check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/demo.stamp
@@ -32,6 +32,11 @@ SECONDS ?= 600
 SEED ?=
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+# Every network of the zoo, full size: docs/zoo.json and docs/ZOO.md. NETWORKS="a b" does only these.
+NETWORKS ?=
+zoo: $(VENV)/test.stamp
+	$(BIN)/python -m ramforge.runtime.bench.zoo $(NETWORKS)
 
 # On the GPU machine the packages are the system's own, and only this one is installed: offline.
 gpu-check:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import IO
 
 import onnx
 
+from ramforge.codegen.artifact import Files
 from ramforge.compiler.errors import ArtifactError
 
 # Protobuf ends at 2 GiB, and a model is more than its weights.
@@ -23,6 +25,10 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
     return len(tensor.raw_data) if tensor.HasField("raw_data") else tensor.ByteSize()
 
 
+def _write(file: IO[bytes], model: onnx.ModelProto) -> None:
+    file.write(model.SerializeToString())
+
+
 def save(model: onnx.ModelProto, path: Path, most_bytes: int = MOST_BYTES) -> None:
     """Write a model; if its weights are more than ``most_bytes``, they go into ``path``.data, and
     out of ``model``.
@@ -30,7 +36,8 @@ def save(model: onnx.ModelProto, path: Path, most_bytes: int = MOST_BYTES) -> No
     beside = path.with_name(f"{path.name}.data")
     try:
         if weight_bytes(model) <= most_bytes:
-            path.write_bytes(model.SerializeToString())
+            with Files(path) as files:
+                files.add(path, lambda file: _write(file, model))
             return
         with contextlib.suppress(FileNotFoundError):
             os.remove(beside)  # onnx would write behind what is there

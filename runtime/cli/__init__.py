@@ -18,6 +18,7 @@ from ramforge.runtime.cli.inspect import inspect_model
 from ramforge.runtime.cli.machine import show_doctor, show_targets
 from ramforge.runtime.cli.run import run_model
 from ramforge.runtime.cli.verify import verify_artifact
+from ramforge.runtime.cli.zoo import zoo_commands
 
 EXIT_INTERRUPTED = 130
 
@@ -76,6 +77,7 @@ for command in (
     run_model,
     verify_artifact,
     inspect_model,
+    zoo_commands,
     show_doctor,
     show_targets,
 ):
