@@ -41,6 +41,8 @@ _RACE_TEXT_FLAGS = (
     # Calls, which emulator.h leads to the detector.
     *("-fno-builtin-memcpy", "-fno-builtin-memmove", "-fno-builtin-memset"),
 )
+# As for the host: with the C++ library's own headers a small build takes twice as long.
+_C_HEADERS = ("-nostdinc++",)
 _LINK_FLAGS = ("-Wl,-z,defs", "-pthread", "-ldl")
 
 # Nested loops over accumulators stay in registers only when unrolled, and GCC has its own spelling.
@@ -91,6 +93,7 @@ def build(
     flags = (
         *(*_LANGUAGE, *_QUIET, *(_RACE_TEXT_FLAGS if race else _TEXT_FLAGS)),
         *(("-O0",) if quick else ()),
+        *(_C_HEADERS if compiler.name == "g++" else ()),
         *("-DRF_EMULATE", *(f"-D{define}" for define in defines)),
     )
     text = source if compiler.name != "g++" else _UNROLL.sub(_gcc_unroll, source)
@@ -100,10 +103,16 @@ def build(
         product, _ = command.compile_text(compile_it, text)
         unlinked = path.with_suffix(".o")
         unlinked.write_bytes(product)
-        path.write_bytes(_link(compiler, (unlinked, *objects), _LINK_FLAGS))
+        path.write_bytes(_link(compiler, (unlinked, *objects), link_flags))
 
-    key = (text, *flags, *_LINK_FLAGS, _HEADER.read_text(), *(item.name for item in objects))
+    link_flags = (*_LINK_FLAGS, *_quick_linker(compiler))
+    key = (text, *flags, *link_flags, _HEADER.read_text(), *(item.name for item in objects))
     return cache.cached("emulator", _key(compiler, key), ".so", make)
+
+
+def _quick_linker(compiler: HostCompiler) -> tuple[str, ...]:
+    """gold takes a quarter of the time that the usual linker takes."""
+    return ("-fuse-ld=gold",) if compiler.name == "g++" and shutil.which("ld.gold") else ()
 
 
 def _link(compiler: HostCompiler, objects: Sequence[Path], flags: tuple[str, ...]) -> bytes:

@@ -9,9 +9,9 @@
 // nothing here reads or writes memory that the race detector would then have to forgive.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 // Order of lanes, warps and blocks wherever more than one could run.
 enum rf_emulator_order {
