@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,9 +13,14 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from ramforge.zoo import MODELS, ZOO
+from ramforge.zoo.builder import Builder
 from ramforge.zoo.encoder import VOCABULARY, encoder, encoder_base
+from ramforge.zoo.mobilenext import mobilenext_small
+from ramforge.zoo.quantise import quantised
+from ramforge.zoo.resnet import resnet_small
 
 Array = NDArray[Any]
 
@@ -153,3 +158,74 @@ def test_encoder_base_has_the_layers_of_bert_base(monkeypatch: pytest.MonkeyPatc
     tables = (VOCABULARY + tokens) * width
     assert weights - tables == pytest.approx(12 * width**2, rel=0.01)
     assert multiplications == 12 * tokens * width**2 + 2 * tokens * tokens * width
+
+
+# weights, and multiplications of an image, as their papers give them
+PUBLISHED = {
+    "mobilenet_v2": (3.4e6, 300e6),
+    "mobilenext": (3.4e6, 300e6),
+    "efficientnet_b0": (5.3e6, 0.39e9),
+    "nasnet_mobile": (5.3e6, 564e6),
+    "convnext_tiny": (28.6e6, 4.5e9),
+    "resnext101": (83.6e6, 15.5e9),
+    "resnext29_grouped": (68.1e6, None),
+    "unet": (31.0e6, None),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_convolutional_networks_have_the_published_size(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def zeros(self: Builder, name: str, shape: Sequence[int], *_: object, **__: object) -> str:
+        return self.constant(name, np.zeros(tuple(shape), np.float32))
+
+    monkeypatch.setattr(Builder, "weight", zeros)  # random numbers would take most of the time
+    multiplications, weights = counted(ZOO[name].full())
+    expected_weights, expected_multiplications = PUBLISHED[name]
+    assert weights == pytest.approx(expected_weights, rel=0.05)
+    if expected_multiplications is not None:
+        assert multiplications == pytest.approx(expected_multiplications, rel=0.02)
+
+
+def test_half_of_the_channels_of_mobilenext_can_pass_by_its_shortcuts() -> None:
+    whole, half = mobilenext_small(), mobilenext_small(joined=0.5)
+    feeds = feeds_of(whole)
+    joined = next(node for node in half.graph.node if node.op_type == "Add").output[0]
+    half.graph.output.append(onnx.helper.make_empty_tensor_value_info(joined))
+    logits, first = run(half, feeds)
+    assert first.shape == (1, 18, 7, 7)
+    assert np.abs(logits - run(whole, feeds)[0]).max() > 1e-3 * np.abs(logits).max()
+
+
+def test_the_non_local_block_looks_at_some_positions_more_than_at_others() -> None:
+    model = ZOO["resnet50_dnl"].small()
+    softmax = [node for node in model.graph.node if node.op_type == "Softmax"]
+    assert len(softmax) == 2
+    for node in softmax:
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(node.output[0]))
+    for shares in run(model, feeds_of(model))[1:]:
+        assert shares.max(axis=-1).mean() > 3 / shares.shape[-1]
+
+
+def test_the_quantised_network_is_near_the_float_one() -> None:
+    model = resnet_small(image=28)
+    feeds = feeds_of(model)
+    exact = run(model, feeds)[0]
+    rounded = ReferenceEvaluator(quantised(model, "int8", seed=1)).run(None, feeds)[0]
+    difference = np.abs(rounded - exact).max()
+    assert 0 < difference < 0.1 * np.abs(exact).max()
+
+
+def test_scales_are_by_channel_and_zero_points_of_activations_are_not_zero() -> None:
+    model = ZOO["resnet18_int8"].small()
+    values = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    by_type: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        by_type.setdefault(node.op_type, []).append(node)
+    for node in by_type["DequantizeLinear"]:
+        if node.input[0] in values:
+            assert np.unique(values[node.input[1]]).size > 1 and not values[node.input[2]].any()
+    zeros = [values[node.input[2]] for node in by_type["QuantizeLinear"]]
+    assert {zero.dtype for zero in zeros} == {np.dtype(np.int8)}
+    assert np.mean([zero != 0 for zero in zeros]) > 0.9
