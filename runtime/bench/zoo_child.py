@@ -28,7 +28,7 @@ from ramforge.runtime.drivers import host
 from ramforge.runtime.session import Session
 from ramforge.runtime.verify import Difference, differences
 from ramforge.runtime.verify.reference import Reference, Source
-from ramforge.runtime.verify.steps import steps
+from ramforge.runtime.verify.steps import steps, usual_reference
 
 # What the timed runs of both sides may take together, and the fewest rounds
 BUDGET_SECONDS, FEWEST_ROUNDS = 20.0, 3
@@ -112,8 +112,7 @@ def _compared(
     """The output that is nearest to what it may not be, and the name of the reference."""
     source = Source(model)
     allowed = steps(source.proto)
-    # ONNX Runtime computes a quantised model with roundings of its own
-    kind = "onnx" if allowed.absolute else "ort"
+    kind = usual_reference(source.proto)
     expected = Reference(source, inputs, kind).outputs()
     names = [port.name for port in artifact.outputs]
     found = differences(names, outputs, expected, allowed)

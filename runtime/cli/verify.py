@@ -42,9 +42,8 @@ def _tolerance(
     "--ref",
     "reference",
     type=click.Choice(["ort", "onnx"]),
-    default="ort",
-    show_default=True,
-    help="ONNX Runtime, or the reference implementation of onnx.",
+    help="ONNX Runtime, or the reference implementation of onnx; without it ort, and onnx for "
+    "quantised models.",
 )
 @click.option("--load-inputs", metavar="IN.npz", help="Inputs by name; else made up.")
 @options.seed
@@ -62,7 +61,8 @@ def _tolerance(
     metavar="[NAME:]X",
     callback=_tolerance,
     help="The same as a share of the tensor's largest value; without it 1e-4 for float32, 1e-10 "
-    "for float64, 4e-3 for float16, 4e-2 for bfloat16, 0 for integers.",
+    "for float64, 4e-3 for float16, 4e-2 for bfloat16, 0 for integers; and one step where a "
+    "quantiser made it.",
 )
 @options.device
 @click.option("--layers", is_flag=True, help="Also compare every tensor of the model.")
@@ -75,7 +75,7 @@ def _tolerance(
 def verify_artifact(
     artifact: str,
     model: str,
-    reference: str,
+    reference: str | None,
     load_inputs: str | None,
     seed: int,
     values: dict[str, Any],
@@ -99,6 +99,7 @@ def verify_artifact(
     from ramforge.runtime.verify.parts import Whole
     from ramforge.runtime.verify.recipe import recipe
     from ramforge.runtime.verify.reference import Source
+    from ramforge.runtime.verify.steps import steps
     from ramforge.runtime.verify.tolerance import Tolerances
 
     with progress.reporting(**common) as report:
@@ -122,6 +123,7 @@ def verify_artifact(
             source = Source(model)
             theirs = made_reference(source, {**found.inputs, **values}, reference)
             whole = Whole(model, how)
+            tolerances = tolerances.over(steps(source.proto, whole.made))
             if layers:
                 _show_layers(list(all_layers(source, whole, theirs, how, tolerances)))
             if bisect and not found.ok:
@@ -130,7 +132,7 @@ def verify_artifact(
                 search = Bisection(whole, theirs, how, tolerances, report)
                 culprit = search.find(loaded)
                 folder = Path(save_model or loaded.source.with_suffix(".bisect"))
-                options = ["--ref", reference, "--device", device]
+                options = ["--ref", theirs.kind, "--device", device]
                 _show_culprit(search, culprit, folder, how.target, how.schedule, options)
     found.raise_for_status()
 

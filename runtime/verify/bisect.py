@@ -28,7 +28,7 @@ from ramforge.runtime.verify.reference import Reference
 from ramforge.runtime.verify.tolerance import Difference, Tolerances, differences
 
 MOST_BYTES = 256 << 20
-MOST_PARTS = 256
+MOST_PARTS = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from ramforge.runtime import arrays
 from ramforge.runtime.session import Session
 from ramforge.runtime.verify.recipe import Model, check_values
 from ramforge.runtime.verify.reference import KINDS, Reference, Source
+from ramforge.runtime.verify.steps import steps, usual_reference
 from ramforge.runtime.verify.tolerance import (
     DEFAULT,
     Difference,
@@ -49,19 +50,22 @@ def verify(
     inputs: Mapping[str, Array] = _NOTHING,
     seed: int = 0,
     values: Mapping[str, Array] = _NOTHING,
-    reference: str = "ort",
+    reference: str | None = None,
     tolerances: Tolerances = DEFAULT,
     device: str = "auto",
 ) -> Verification:
     """Run an artefact and a reference of its model on the same inputs.
 
     Inputs that are not given are made up from ``seed``; ``values`` are those that became constants
-    when the model was compiled. ``reference`` is "ort" or "onnx".
+    when the model was compiled. ``reference`` is "ort" or "onnx", and for None what is usual for
+    the model. A quantised output may be off by a step, if ``tolerances`` say nothing of it.
     """
     artifact = artifact if isinstance(artifact, Artifact) else artifacts.load(artifact)
     check_values(artifact, values)
     given = arrays.completed(artifact.inputs, inputs, seed)
-    expected = made_reference(Source(model), {**given, **values}, reference).outputs()
+    source = Source(model)
+    allowed = tolerances.over(steps(source.proto))
+    expected = made_reference(source, {**given, **values}, reference).outputs()
     names = [port.name for port in artifact.outputs]
     if len(names) != len(expected):
         raise OptionError(
@@ -69,11 +73,12 @@ def verify(
             "    fix: give the model that it was compiled from"
         )
     with Session(artifact, device) as session:
-        found = differences(names, session.run(None, given), expected, tolerances)
+        found = differences(names, session.run(None, given), expected, allowed)
         return Verification(artifact, given, found, session.device)
 
 
-def made_reference(source: Source, inputs: Mapping[str, Array], kind: str) -> Reference:
+def made_reference(source: Source, inputs: Mapping[str, Array], kind: str | None) -> Reference:
+    kind = kind or usual_reference(source.proto)
     if kind not in KINDS:
         raise OptionError(f"unknown reference {kind!r}\n    fix: use {' or '.join(KINDS)}")
     return Reference(source, inputs, kind)

@@ -63,6 +63,11 @@ class Whole:
                 needed.update(_reads(node) - self.constants.keys())
         return kept[::-1]
 
+    @property
+    def made(self) -> list[str]:
+        """Everything that a node makes."""
+        return [name for node in self.nodes for name in node.output if name]
+
     def is_computed(self, name: str) -> bool:
         """Whether the program computes this tensor: it is no constant and no copy of another."""
         return name in self._sizes and name not in self.constants

@@ -31,6 +31,19 @@ class Tolerances:
         default = TOLERANCES.get(str(dtype), 0.0)
         return _said(self.absolute, name, 0.0), _said(self.relative, name, default)
 
+    def over(self, other: Tolerances) -> Tolerances:
+        """These, and where they say nothing of a tensor those of ``other``."""
+        return Tolerances(
+            {**_without(other.absolute, self), **self.absolute},
+            {**_without(other.relative, self), **self.relative},
+        )
+
+
+def _without(table: Mapping[str, float], said: Tolerances) -> dict[str, float]:
+    """What is left of a table where something is said: of all tensors, or of some of them."""
+    names = {*said.absolute, *said.relative}
+    return {} if "" in names else {name: x for name, x in table.items() if name not in names}
+
 
 def _said(table: Mapping[str, float], name: str, default: float) -> float:
     return table.get(name, table.get("", default))

@@ -316,3 +316,27 @@ def test_loops_and_bound_values_are_cut_out_of_a_model(tmp_path: Path) -> None:
     theirs = Reference(Source(model), {**found.inputs, **values})
     search = Bisection(whole, theirs, how, Tolerances(), lambda text: None)
     assert search.find(artifact) is None and not search.refused
+
+
+def test_a_quantised_model_may_be_a_step_off_unless_told_otherwise(tmp_path: Path) -> None:
+    text = """
+        <ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 64] x) => (float[1, 64] y)
+        <float step = {0.05}, int8 zero = {3}> {
+            whole = QuantizeLinear (x, step, zero)
+            y = DequantizeLinear (whole, step, zero)
+        }
+    """
+    model, source = tmp_path / "net.onnx", tmp_path / "net.cu"
+    onnx.save(onnx.parser.parse_model(text), model)
+    inputs = {"x": np.linspace(-3, 3, 64, dtype=np.float32)[None]}
+    ramforge.compile(model, target="host:2", output=source)
+    found = ramforge.verify(str(source), model, inputs=inputs, device="host:2")
+    assert found.ok and found.differences[0].tolerance == pytest.approx(0.05005 / 3, rel=0.02)
+    strict = Tolerances(relative={"y": 1e-6})
+    allowed = strict.over(Tolerances({"y": 0.05, "z": 1.0}, {"y": 0.0, "z": 0.0}))
+    assert allowed == Tolerances({"z": 1.0}, {"z": 0.0, "y": 1e-6})
+    assert Tolerances({"": 0.1}).over(Tolerances({"z": 1.0})) == Tolerances({"": 0.1})
+    code, out, said = command("verify", source, model, "--layers", "--device", "host:2")
+    assert code == 0, said
+    assert re.search(r"^whole +QuantizeLinear +1x64 ", out, re.M)
