@@ -34,7 +34,13 @@ _SWAPPED = {
     "ReduceMax": "ReduceMean",
 }
 # Where an operator's weights are, and the axis of its output channels.
-_WEIGHTS = {"Conv": (1, 0), "ConvTranspose": (1, 1), "QLinearConv": (3, 0), "MatMul": (1, -1)}
+_WEIGHTS = {
+    "Conv": (1, 0),
+    "ConvTranspose": (1, 1),
+    "QLinearConv": (3, 0),
+    "DequantizeLinear": (0, 0),
+    "MatMul": (1, -1),
+}
 _PADDED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "QLinearConv")
 # Softmax sharpened by this much.
 SHARPER = 1.1
@@ -172,12 +178,12 @@ def _bias(node: Node, model: Model, random: np.random.Generator) -> Iterator[Cha
 
 def _channel(node: Node, model: Model, random: np.random.Generator) -> Iterator[Change]:
     """One output channel computed with the weights of its neighbour; several such mistakes."""
-    slot, axis = _WEIGHTS.get(node.op_type, (0, 0))
+    slot, axis = _WEIGHTS.get(node.op_type, (-1, 0))
     if node.op_type == "Gemm":
         slot, axis = 1, 0 if _attribute(node, "transB") else 1
-    value = model.value(node.input[slot]) if slot else None
-    if node.op_type in ("LSTM", "GRU", "RNN"):
-        slot, axis, value = 2, 1, model.value(node.input[2])
+    elif node.op_type in ("LSTM", "GRU", "RNN"):
+        slot, axis = 2, 1
+    value = model.value(node.input[slot]) if slot >= 0 else None
     if value is None or value.ndim < 2 or value.shape[axis] < 2:
         return
     size = value.shape[axis]
