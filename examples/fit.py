@@ -13,7 +13,7 @@ ones, and does the same each time.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def photograph(size: int, seed: int = 0) -> Array:
                 across, down = random.uniform(-waves, waves, 2)
                 phase = random.uniform(0, 2 * np.pi)
                 image[channel] += strength * np.sin(2 * np.pi * (across * x + down * y) + phase)
-    return np.clip(image, 0, 1)[None].astype(np.float32)
+    return np.asarray(image.clip(0, 1)[None], np.float32)
 
 
 class Adam:
@@ -102,14 +102,14 @@ class Fit:
 
     @property
     def errors(self) -> Array:
-        return np.abs(self.found - joined(TRUE))
+        return np.asarray(abs(self.found - joined(TRUE)))
 
     @property
     def is_close(self) -> bool:
         return bool(self.errors.max() < CLOSE)
 
 
-def joined(parameters: dict[str, tuple[float, ...]]) -> Array:
+def joined(parameters: Mapping[str, tuple[float, ...]]) -> Array:
     return np.array([number for name in PARAMETERS for number in parameters[name]], np.float64)
 
 
