@@ -69,7 +69,7 @@ class Device:
 
     def open(self, artifact: Artifact) -> Driver:
         if self.kind == "emulator":
-            return EmulatedDriver(artifact)
+            return EmulatedDriver(artifact, quick=True)
         return open_driver(artifact, self.kind)
 
 

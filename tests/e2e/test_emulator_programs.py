@@ -54,7 +54,7 @@ def test_every_order_gives_what_the_host_gives(model: str, compile_example: Comp
 def test_one_launch_an_operator_gives_the_same(model: str, compile_example: CompileExample) -> None:
     waves, per_op = compile_example(model), compile_example(model, "per-op")
     inputs = inputs_of(waves)
-    driver = EmulatedDriver(per_op)
+    driver = EmulatedDriver(per_op, quick=True)
     for settings in (ORDERS[0], replace(ORDERS[2], blocks=3)):
         driver.settings = settings
         assert are_close(driver.run(inputs), host_outputs(waves, inputs))
@@ -227,7 +227,7 @@ def shown_by_results(
 def test_every_fault_is_found_by_the_race_build_and_most_by_some_order(
     artifact: Artifact,
 ) -> None:
-    seen = shown_by_results(artifact, WAVE_FAULTS, ORDERS)
+    seen = shown_by_results(artifact, WAVE_FAULTS, ORDERS[:3])
     assert tuple(name for name, shown in seen.items() if not shown) == NO_ORDER_SHOWS
 
 

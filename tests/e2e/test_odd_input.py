@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -234,16 +235,21 @@ def test_a_cache_that_cannot_be_written_is_exit_code_4(
 
 def test_closed_streams_do_not_matter(tmp_path: Path) -> None:
     onnx.save(relu([2, 3]), tmp_path / "m.onnx")
-    line = f"exec {shlex.quote(sys.executable)} -m ramforge.runtime.cli compile m.onnx -o out.cu"
-    for closed in ("<&-", ">&-", "2>&-", "2>/dev/full"):
-        done = subprocess.run(
-            ["bash", "-c", f"{line} {closed}"],
+    line = f"exec {shlex.quote(sys.executable)} -m ramforge.runtime.cli compile m.onnx"
+
+    def compiled(number: int, closed: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            ["bash", "-c", f"{line} -o out{number}.cu {closed}"],
             cwd=tmp_path,
             capture_output=True,
             env={**os.environ, "PYTHONWARNINGS": "ignore"},
         )
-        assert done.returncode == 0, (closed, done.stderr)
-        (tmp_path / "out.cu").unlink()
+
+    ways = ("<&-", ">&-", "2>&-", "2>/dev/full")
+    with ThreadPoolExecutor() as pool:
+        for number, done in enumerate(pool.map(compiled, range(len(ways)), ways)):
+            assert done.returncode == 0, (ways[number], done.stderr)
+            assert (tmp_path / f"out{number}.cu").exists(), ways[number]
 
 
 def test_outputs_are_a_list(compiled: Artifact) -> None:

@@ -32,7 +32,7 @@ def test_host_and_emulator_agree_with_the_reference(name: str, tmp_path: Path) -
     expected = [reference.values(names)[name] for name in names]
     with ramforge.Session(artifact, "host") as host:
         verify.require(verify.differences(names, host.run(None, inputs), expected, allowed))
-    emulated = EmulatedDriver(artifact)
+    emulated = EmulatedDriver(artifact, quick=True)
     emulated.settings = Settings(order=Order.RANDOM, seed=5)
     given = [inputs[port.name] for port in artifact.inputs]
     verify.require(verify.differences(names, emulated.run(given), expected, allowed))
