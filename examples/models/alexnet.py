@@ -51,5 +51,6 @@ def alexnet_small() -> onnx.ModelProto:
 
 def _dense(builder: Builder, x: str, name: str, features: int, width: int, output: str = "") -> str:
     weight = builder.weight(f"{name}.weight", (width, features), features, _RELU_GAIN)
-    bias = builder.bias(f"{name}.bias", width)
+    # with a mean of 0 half of the units would be shut, and with them mistakes in their weights
+    bias = builder.bias(f"{name}.bias", width, mean=2.0)
     return builder.node("Gemm", [x, weight, bias], name, output, transB=1)

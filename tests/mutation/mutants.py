@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,19 +34,23 @@ _SWAPPED = {
     "ReduceMean": "ReduceMax",
     "ReduceMax": "ReduceMean",
 }
-# Where an operator's weights are, and the axis of its output channels.
-_WEIGHTS = {
-    "Conv": (1, 0),
-    "ConvTranspose": (1, 1),
-    "QLinearConv": (3, 0),
-    "DequantizeLinear": (0, 0),
-    "MatMul": (1, -1),
+# Where an operator's weights are, and the axis of their output channels.
+_RECURRENT = ((1, 1), (2, 1))
+_WEIGHTS: dict[str, Sequence[tuple[int, int]]] = {
+    "Conv": ((1, 0),),
+    "ConvTranspose": ((1, 1),),
+    "QLinearConv": ((3, 0),),
+    "DequantizeLinear": ((0, 0),),
+    "MatMul": ((1, -1),),
+    "LSTM": _RECURRENT,
+    "GRU": _RECURRENT,
+    "RNN": _RECURRENT,
 }
 _PADDED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "QLinearConv")
 # Softmax sharpened by this much.
 SHARPER = 1.1
 # Wrong channels of each node.
-CHANNELS = 4
+CHANNELS = 16
 
 Node = onnx.NodeProto
 
@@ -63,14 +68,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Mutant:
-    """One node replaced by others, with constants that these need."""
+    """One node replaced by others, with constants that these need, made when they are needed."""
 
     node: str
     op: str
     kind: str
     number: int  # its place in the graph
     nodes: tuple[Node, ...]
-    constants: Mapping[str, Array] = field(default_factory=dict)
+    constants: Mapping[str, Callable[[], Array]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -85,12 +90,12 @@ class Mutant:
         del changed.graph.node[:]
         changed.graph.node.extend(nodes)
         changed.graph.initializer.extend(
-            numpy_helper.from_array(array, name) for name, array in self.constants.items()
+            numpy_helper.from_array(make(), name) for name, make in self.constants.items()
         )
         return changed
 
 
-Change = tuple[str, Sequence[Node], Mapping[str, Array]]
+Change = tuple[str, Sequence[Node], Mapping[str, Callable[[], Array]]]
 
 
 def mutants(model: Model, seed: int) -> list[Mutant]:
@@ -168,7 +173,7 @@ def _bias(node: Node, model: Model, random: np.random.Generator) -> Iterator[Cha
         value = model.value(node.input[2])
         if value is not None:
             name = f"{node.name}/mutant"
-            yield BIAS, [_with_input(node, 2, name)], {name: np.zeros_like(value)}
+            yield BIAS, [_with_input(node, 2, name)], {name: partial(np.zeros_like, value)}
     elif node.op_type == "Add":
         for slot in (0, 1):
             value = model.value(node.input[slot])
@@ -178,22 +183,25 @@ def _bias(node: Node, model: Model, random: np.random.Generator) -> Iterator[Cha
 
 def _channel(node: Node, model: Model, random: np.random.Generator) -> Iterator[Change]:
     """One output channel computed with the weights of its neighbour; several such mistakes."""
-    slot, axis = _WEIGHTS.get(node.op_type, (-1, 0))
+    places: Sequence[tuple[int, int]] = _WEIGHTS.get(node.op_type, ())
     if node.op_type == "Gemm":
-        slot, axis = 1, 0 if _attribute(node, "transB") else 1
-    elif node.op_type in ("LSTM", "GRU", "RNN"):
-        slot, axis = 2, 1
-    value = model.value(node.input[slot]) if slot >= 0 else None
-    if value is None or value.ndim < 2 or value.shape[axis] < 2:
-        return
-    size = value.shape[axis]
-    for number in range(CHANNELS):
-        channel = int(random.integers(size))
-        wrong = np.moveaxis(value.copy(), axis, 0)
-        wrong[channel] = wrong[(channel + 1) % size]
-        name = f"{node.name}/mutant{number}"
-        array = np.ascontiguousarray(np.moveaxis(wrong, 0, axis))
-        yield CHANNEL, [_with_input(node, slot, name)], {name: array}
+        places = ((1, 0 if _attribute(node, "transB") else 1),)
+    for slot, axis in places:
+        value = model.value(node.input[slot])
+        if value is None or value.ndim < 2 or value.shape[axis] < 2:
+            continue
+        for number in range(CHANNELS):
+            channel = int(random.integers(value.shape[axis]))
+            name = f"{node.name}/mutant{slot}.{number}"
+            wrong = partial(_neighbours, value, axis, channel)
+            yield CHANNEL, [_with_input(node, slot, name)], {name: wrong}
+
+
+def _neighbours(value: Array, axis: int, channel: int) -> Array:
+    """The same weights, but for one channel, which has those of the next one."""
+    wrong = np.moveaxis(value.copy(), axis, 0)
+    wrong[channel] = wrong[(channel + 1) % len(wrong)]
+    return np.ascontiguousarray(np.moveaxis(wrong, 0, axis))
 
 
 def _pad(node: Node, model: Model, random: np.random.Generator) -> Iterator[Change]:
@@ -217,7 +225,7 @@ def _pad(node: Node, model: Model, random: np.random.Generator) -> Iterator[Chan
             wrong[first] -= 1
             wrong[second] += 1
             name = f"{node.name}/mutant"
-            yield PAD, [_with_input(node, 1, name)], {name: wrong}
+            yield PAD, [_with_input(node, 1, name)], {name: wrong.copy}
 
 
 def _scale(node: Node, model: Model, random: np.random.Generator) -> Iterator[Change]:
@@ -226,7 +234,7 @@ def _scale(node: Node, model: Model, random: np.random.Generator) -> Iterator[Ch
     name = f"{node.name}/mutant"
     scaled = helper.make_node("Mul", [node.input[0], f"{name}.by"], [name], name=name)
     by = np.array(SHARPER, np.float32)
-    yield SCALE, [scaled, _with_input(node, 0, name)], {f"{name}.by": by}
+    yield SCALE, [scaled, _with_input(node, 0, name)], {f"{name}.by": by.copy}
 
 
 def _pooling(node: Node, model: Model, random: np.random.Generator) -> Iterator[Change]:
