@@ -114,7 +114,7 @@ class FakeCupy(ModuleType):
         self.calls.append(("load", cubin[:4]))
 
     def _get(self) -> dict[str, Any]:
-        self.emulator = Emulator(build(self.text))
+        self.emulator = Emulator(build(self.text, quick=True))
         return {"get_function": lambda name: self._kernel(name)}
 
     def _kernel(self, name: str) -> Any:
