@@ -19,6 +19,9 @@ from ramforge.zoo.transformer import (
 )
 
 VOCABULARY = 1000
+# With normalisation behind each residual tokens become alike sooner than with one before it.
+_MIXING_GAIN = 0.3
+_RESTORING_GAIN = 2.5
 
 
 def encoder(
@@ -73,7 +76,7 @@ def layer(
     x = layer_norm(builder, x, f"{name}/norm1", width, epsilon=epsilon)
     y = linear(builder, x, f"{name}/linear1", width, 4 * width)
     y = gelu(builder, y, f"{name}/gelu")
-    y = linear(builder, y, f"{name}/linear2", 4 * width, width)
+    y = linear(builder, y, f"{name}/linear2", 4 * width, width, _RESTORING_GAIN, centred=True)
     x = builder.node("Add", [x, y], f"{name}/add_1")
     return layer_norm(builder, x, f"{name}/norm2", width, output, epsilon)
 
@@ -91,4 +94,4 @@ def _attention(builder: Builder, x: str, name: str, width: int, mask: str) -> st
     if mask:
         scores = builder.node("Add", [scores, mask], f"{name}/mask")
     x = mix(builder, scores, value, name)
-    return linear(builder, x, f"{name}/projection", width, width)
+    return linear(builder, x, f"{name}/projection", width, width, _MIXING_GAIN)

@@ -13,7 +13,15 @@ import onnx
 from onnx import TensorProto
 
 from ramforge.zoo.builder import Builder
-from ramforge.zoo.transformer import RESTORING_GAIN, SCORE_GAIN, cut_heads, layer_norm, mix
+from ramforge.zoo.transformer import (
+    MIXING_GAIN,
+    RESTORING_GAIN,
+    SCORE_GAIN,
+    centred_weight,
+    cut_heads,
+    layer_norm,
+    mix,
+)
 
 _QUERY, _KEY, _VALUE = range(3)
 
@@ -104,7 +112,7 @@ def _block(
             for part, pair in (("key", (old[0], key)), ("value", (old[1], value)))
         ]
     y = _attention(builder, query, key, value, f"{name}/attn", masked=not old)
-    y = _projected(builder, y, f"{name}/attn/c_proj", width, 1, 1, RESTORING_GAIN)
+    y = _projected(builder, y, f"{name}/attn/c_proj", width, 1, 1, MIXING_GAIN)
     x = builder.node("Add", [y, x], f"{name}/add")
     y = layer_norm(builder, x, f"{name}/ln_2", width)
     y = _projected(builder, y, f"{name}/mlp/c_fc", width, 1, 4)
@@ -126,9 +134,9 @@ def _projected(
     builder: Builder, x: str, name: str, width: int, inputs: int, outputs: int, gain: float = 1.0
 ) -> str:
     """A linear layer, sizes in multiples of the width; GPT-2 flattens the tokens for a Gemm."""
-    weight = builder.weight(
-        f"{name}.weight", (inputs * width, outputs * width), inputs * width, gain
-    )
+    make = centred_weight if inputs > 1 else Builder.weight  # only a GELU's output is wider
+    shape = (inputs * width, outputs * width)
+    weight = make(builder, f"{name}.weight", shape, shape[0], gain)
     bias = builder.bias(f"{name}.bias", outputs * width)
     x = builder.node("Reshape", [x, f"rows_of_{inputs}"], f"{name}/flatten")
     x = builder.node("Gemm", [x, weight, bias], f"{name}/gemm")

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 from ramforge.zoo.builder import Builder
 
-# Of the weights of queries and keys: scores then have a standard deviation of about 1.7, and
-# attention picks instead of being uniform.
-SCORE_GAIN = 1.3
-# Behind a GELU, and behind a mean over many tokens, where values have become small.
-RESTORING_GAIN = 1.6
+# Of the weights of queries and keys: scores then have a standard deviation of 1 to 3, and attention
+# picks instead of being uniform.
+SCORE_GAIN = 1.6
+# Of what attention adds: it is much alike for all tokens, and more of it would make them all alike
+# after a few layers. Then no score would matter any more.
+MIXING_GAIN = 0.8
+# Behind a GELU, which makes values smaller.
+RESTORING_GAIN = 2.0
 
 
 def linear(
@@ -23,12 +26,22 @@ def linear(
     gain: float = 1.0,
     *,
     bias: bool = True,
+    centred: bool = False,
 ) -> str:
-    weight = builder.weight(f"{name}.weight", (inputs, outputs), inputs, gain)
+    make = centred_weight if centred else Builder.weight
+    weight = make(builder, f"{name}.weight", (inputs, outputs), inputs, gain)
     x = builder.node("MatMul", [x, weight], f"{name}/matmul")
     if not bias:
         return x
     return builder.node("Add", [builder.bias(f"{name}.bias", outputs), x], f"{name}/add")
+
+
+def centred_weight(
+    builder: Builder, name: str, shape: tuple[int, int], fan_in: int, gain: float
+) -> str:
+    """Weights blind to the mean of their inputs: behind a GELU it is alike for all tokens."""
+    value = builder.taken(builder.weight(name, shape, fan_in, gain))
+    return builder.constant(name, value - value.mean(axis=0))
 
 
 def layer_norm(

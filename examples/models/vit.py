@@ -10,6 +10,7 @@ import onnx
 
 from ramforge.zoo.builder import Builder
 from ramforge.zoo.transformer import (
+    MIXING_GAIN,
     RESTORING_GAIN,
     SCORE_GAIN,
     gelu,
@@ -68,7 +69,7 @@ def _block(builder: Builder, x: str, name: str, width: int) -> str:
     y = layer_norm(builder, x, f"{name}/norm2", width, epsilon=_EPSILON)
     y = linear(builder, y, f"{name}/mlp/fc1", width, 4 * width)
     y = gelu(builder, y, f"{name}/mlp/gelu")
-    y = linear(builder, y, f"{name}/mlp/fc2", 4 * width, width, RESTORING_GAIN)
+    y = linear(builder, y, f"{name}/mlp/fc2", 4 * width, width, RESTORING_GAIN, centred=True)
     return builder.node("Add", [x, y], f"{name}/add_1")
 
 
@@ -84,4 +85,4 @@ def _attention(builder: Builder, x: str, name: str, width: int) -> str:
     key = builder.node("Transpose", [key], f"{name}/key/transpose", perm=(0, 1, 3, 2))
     scores = builder.node("MatMul", [query, key], f"{name}/scores")
     x = mix(builder, scores, value, name)
-    return linear(builder, x, f"{name}/proj", width, width, RESTORING_GAIN)
+    return linear(builder, x, f"{name}/proj", width, width, MIXING_GAIN)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ramforge.zoo.builder import Builder
 from ramforge.zoo.transformer import (
+    MIXING_GAIN,
     RESTORING_GAIN,
     SCORE_GAIN,
     cut_heads,
@@ -74,7 +75,7 @@ def _layer(builder: Builder, x: str, name: str, width: int) -> str:
     y = layer_norm(builder, x, f"{name}/final_layer_norm", width)
     y = linear(builder, y, f"{name}/fc1", width, 4 * width)
     y = gelu(builder, y, f"{name}/gelu")
-    y = linear(builder, y, f"{name}/fc2", 4 * width, width, RESTORING_GAIN)
+    y = linear(builder, y, f"{name}/fc2", 4 * width, width, RESTORING_GAIN, centred=True)
     return builder.node("Add", [x, y], f"{name}/add_1")
 
 
@@ -89,4 +90,4 @@ def _attention(builder: Builder, x: str, name: str, width: int) -> str:
     value = cut_heads(builder, value, f"{name}/v_proj", (0, 2, 1, 3))
     scores = builder.node("MatMul", [query, key], f"{name}/scores")
     x = mix(builder, scores, value, name)
-    return linear(builder, x, f"{name}/out_proj", width, width, RESTORING_GAIN)
+    return linear(builder, x, f"{name}/out_proj", width, width, MIXING_GAIN)
