@@ -207,7 +207,17 @@ def _refuse(node: Node, graph: Graph) -> tuple[str, str] | None:
             sizes.setdefault(label, {1}).add(size)
     if any(len(found) > 2 for found in sizes.values()):
         return f"the equation {node.attr('equation')!r} gives a letter two lengths", fix
+    inferred = graph.tensor(node.outputs[0]).shape
+    made = tuple(max(sizes[label], key=_stretched) for label in equation.output)
+    if made != inferred:
+        reason = f"its operands make {list(made)}, and onnx infers {list(inferred)}"
+        return reason, "expand the operands before it, so that equal letters are equally long"
     return None
+
+
+def _stretched(size: int) -> bool:
+    """Of the lengths of one letter the one that is not 1 counts."""
+    return size != 1
 
 
 register(Operator("Einsum", _einsum, _refuse))

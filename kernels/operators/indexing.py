@@ -8,15 +8,19 @@ import numpy as np
 
 from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.steps import Steps
-from ramforge.compiler.expressions.terms import Expr, conjunction, const, select, value_of
+from ramforge.compiler.expressions.terms import Expr, apply, const, larger, select, value_of
 from ramforge.compiler.ir import DType, Graph, Node
-from ramforge.compiler.registry import Operator, Solve, register
+from ramforge.compiler.registry import Operator, Refusal, Solve, never, register
 from ramforge.kernels.operators.declared import output_shape, output_size
 from ramforge.kernels.operators.listed import are_known, other_shape
+from ramforge.kernels.operators.movement import beyond
 
 
 def formula(
-    name: str, element: Callable[..., Expr], needs: Mapping[int, Solve] | None = None
+    name: str,
+    element: Callable[..., Expr],
+    needs: Mapping[int, Solve] | None = None,
+    refuse: Refusal = never,
 ) -> None:
     """Register an operator by ``element(steps, *place)``, what stands at each output position."""
 
@@ -25,7 +29,7 @@ def formula(
         steps.map(steps.shape(), lambda *at: element(steps, *at), to=0)
         return steps.nodes()
 
-    register(Operator(name, express, needs=needs or {}))
+    register(Operator(name, express, refuse, needs or {}))
 
 
 def _gather_elements(steps: Steps, *at: Index) -> Expr:
@@ -40,6 +44,22 @@ def _gather_nd(steps: Steps, *at: Index) -> Expr:
     outer = at[: indices.rank - 1]
     tuple_ = [indices[(*outer, number)] for number in range(indices.shape[-1])]
     return data[(*at[:batch], *tuple_, *at[indices.rank - 1 :])]
+
+
+def elements_beyond(node: Node, graph: Graph) -> tuple[str, str] | None:
+    """A refusal of constant indices that leave the axis."""
+    shape = graph.tensor(node.inputs[0]).shape
+    return beyond(graph.constants.get(node.inputs[1]), shape[node.attr("axis", 0)])
+
+
+def tuples_beyond(node: Node, graph: Graph) -> tuple[str, str] | None:
+    """A refusal of constant tuples of indices that leave their axes."""
+    indices, shape = graph.constants.get(node.inputs[1]), graph.tensor(node.inputs[0]).shape
+    if indices is None:
+        return None
+    sizes = shape[node.attr("batch_dims", 0) :][: indices.shape[-1]]
+    found = (beyond(indices[..., number], size) for number, size in enumerate(sizes))
+    return next(filter(None, found), None)
 
 
 def _one_hot(steps: Steps, *at: Index) -> Expr:
@@ -78,7 +98,7 @@ def _eye_like(steps: Steps, *at: Index) -> Expr:
 
 
 def _range(node: Node, graph: Graph) -> tuple[Node, ...]:
-    """How many there are is checked where only a run knows it, in the arithmetic of the type."""
+    """How many there are is checked where only a run knows it."""
     steps = Steps(node, graph)
     operands = [steps.given(slot) for slot in range(3)]
     dtype = steps.dtype().wide
@@ -86,21 +106,32 @@ def _range(node: Node, graph: Graph) -> tuple[Node, ...]:
     (size,) = steps.shape()
     steps.map((size,), lambda at: start + value_of(at, dtype) * step, to=0)
 
-    def has_that_many() -> Expr:
-        def is_before(number: int) -> Expr:
-            value = start + const(number, dtype) * step
-            return select(step < 0, value > limit, value < limit)
-
-        last = [is_before(size - 1)] if size else []
-        return conjunction([~step.equals(0), ~is_before(size), *last])
-
     if not are_known(*operands):
         steps.check(
             (),
-            has_that_many,
+            lambda: ~step.equals(0) & _number(start, limit, step).equals(size),
             other_shape(steps),
         )
     return steps.nodes()
+
+
+def _refuse_range(node: Node, graph: Graph) -> tuple[str, str] | None:
+    step = graph.constants.get(node.inputs[2])
+    if step is None or step.any():
+        return None
+    return "its step is 0", "give it a step"
+
+
+def _number(start: Expr, limit: Expr, step: Expr) -> Expr:
+    """``max(ceil((limit - start) / step), 0)``, with floats as doubles."""
+    if start.dtype.is_float:
+        start, limit, step = (value.cast(DType.FLOAT64) for value in (start, limit, step))
+        return larger(apply("ceil", (limit - start) / step), 0)
+    span, step = limit.cast(DType.INT64) - start.cast(DType.INT64), step.cast(DType.INT64)
+    whole = apply("divide", span, step)
+    rest = span - whole * step
+    is_begun = ~rest.equals(0) & (rest < 0).equals(step < 0)
+    return larger(select(is_begun, whole + 1, whole), 0)
 
 
 def _constant_of_shape(steps: Steps, *at: Index) -> Expr:
@@ -109,11 +140,11 @@ def _constant_of_shape(steps: Steps, *at: Index) -> Expr:
     return const(number, steps.dtype())
 
 
-formula("GatherElements", _gather_elements)
-formula("GatherND", _gather_nd)
+formula("GatherElements", _gather_elements, refuse=elements_beyond)
+formula("GatherND", _gather_nd, refuse=tuples_beyond)
 formula("OneHot", _one_hot, {1: output_size(default=-1)})
 formula("ReverseSequence", _reverse_sequence)
 formula("Trilu", _trilu)
 formula("EyeLike", _eye_like)
-register(Operator("Range", _range, reads=(0, 1, 2)))
+register(Operator("Range", _range, _refuse_range, reads=(0, 1, 2)))
 formula("ConstantOfShape", _constant_of_shape, {0: output_shape})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from ramforge.compiler.expressions.steps import Steps, Value
-from ramforge.compiler.expressions.terms import Expr, const, select
+from ramforge.compiler.expressions.terms import Expr, conjunction, const, select
 from ramforge.compiler.ir import DType, Node
 
 
@@ -23,6 +24,16 @@ class Listed:
                 value = values[place + start].cast(DType.INT64)
                 found = select(self._is_for(place, axis), value, found)
         return found
+
+    def fits(self) -> Expr:
+        """Whether every axis that is named is there, and named once."""
+        if self._axes is None:
+            return const(True, DType.BOOL)
+        named = [self._axes[place].cast(DType.INT64) for place in range(self._count)]
+        inside = [(axis >= -self._rank) & (axis < self._rank) for axis in named]
+        counted = [select(axis < 0, axis + self._rank, axis) for axis in named]
+        differ = [~first.equals(other) for first, other in itertools.combinations(counted, 2)]
+        return conjunction([*inside, *differ])
 
     def _is_for(self, place: int, axis: int) -> Expr:
         if self._axes is None:

@@ -97,6 +97,22 @@ def _gather(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> 
     return load_from(node, graph, 0, (*at[:axis], position, *at[axis + rank :]))
 
 
+def beyond(positions: Array | None, size: int) -> tuple[str, str] | None:
+    """A refusal of constant positions that an axis of this size does not have."""
+    if positions is None:
+        return None
+    wrong = positions[(positions < -size) | (positions >= size)]
+    if not wrong.size:
+        return None
+    reason = f"index {wrong[0]} is outside of an axis of {size} elements"
+    return reason, f"correct the index, it may be at least {-size} and less than {size}"
+
+
+def _refuse_gather(node: Node, graph: Graph) -> tuple[str, str] | None:
+    shape = graph.tensor(node.inputs[0]).shape
+    return beyond(graph.constants.get(node.inputs[1]), shape[node.attr("axis", 0)])
+
+
 def _concat(node: Node, graph: Graph, output: Tensor, at: tuple[Index, ...]) -> Expr:
     axis = node.attr("axis") % len(output.shape)
     parts: list[tuple[int, Expr]] = []
@@ -172,6 +188,6 @@ movement("Unsqueeze", _reshape, _refuse_reshape, {1: unit_axes})
 movement("Transpose", _transpose)
 movement("Expand", _expand, needs={1: _expanded})
 movement("Tile", _tile, needs={1: _repeats})
-movement("Gather", _gather)
+movement("Gather", _gather, _refuse_gather)
 movement("Concat", _concat)
 register(Operator("Split", _express_split, needs={1: _parts}))

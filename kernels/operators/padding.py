@@ -130,7 +130,9 @@ def _read_pad(steps: Steps, mode: str) -> tuple[Node, ...]:
     steps.map(shape, element, to=0)
     steps.check(
         (),
-        lambda: conjunction([s.fits(mode, n) for s, n in zip(spans, shape, strict=True)]),
+        lambda: conjunction(
+            [listed.fits(), *(s.fits(mode, n) for s, n in zip(spans, shape, strict=True))]
+        ),
         other_shape(steps),
     )
     return steps.nodes()

@@ -17,7 +17,8 @@ from ramforge.compiler.expressions.index import Index
 from ramforge.compiler.expressions.steps import Steps, Value
 from ramforge.compiler.expressions.terms import Expr, apply, const, select, value_of
 from ramforge.compiler.ir import DType, Graph, Node
-from ramforge.compiler.registry import Operator, register
+from ramforge.compiler.registry import Operator, Refusal, register
+from ramforge.kernels.operators.indexing import elements_beyond, tuples_beyond
 from ramforge.kernels.operators.ordering import Places, by_value, count, leading, ordered
 
 # How many pairs of element and update may be looked at one by one
@@ -268,14 +269,17 @@ def _tensor_scatter(node: Node, graph: Graph) -> tuple[Node, ...]:
     return steps.nodes()
 
 
-def _unknown_reduction(node: Node, graph: Graph) -> tuple[str, str] | None:
-    reduction = node.attr("reduction", "none")
-    if reduction == "none" or reduction in COMBINERS:
-        return None
-    return f"reduction {reduction!r} is not known", f"use none, {', '.join(COMBINERS)}"
+def _refusing(beyond: Refusal) -> Refusal:
+    def refuse(node: Node, graph: Graph) -> tuple[str, str] | None:
+        reduction = node.attr("reduction", "none")
+        if reduction == "none" or reduction in COMBINERS:
+            return beyond(node, graph)
+        return f"reduction {reduction!r} is not known", f"use none, {', '.join(COMBINERS)}"
+
+    return refuse
 
 
-register(Operator("ScatterElements", _scatter_elements, _unknown_reduction))
-register(Operator("Scatter", _scatter_elements, _unknown_reduction))
-register(Operator("ScatterND", _scatter_nd, _unknown_reduction))
+register(Operator("ScatterElements", _scatter_elements, _refusing(elements_beyond)))
+register(Operator("Scatter", _scatter_elements, _refusing(elements_beyond)))
+register(Operator("ScatterND", _scatter_nd, _refusing(tuples_beyond)))
 register(Operator("TensorScatter", _tensor_scatter))

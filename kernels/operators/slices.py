@@ -34,13 +34,18 @@ def _express(node: Node, graph: Graph) -> tuple[Node, ...]:
             to=0,
         )
         return steps.nodes()
-    parts = [_Part(steps, source, axis) for axis in range(source.rank)]
+    starts, axes = operands[0], operands[2]
+    assert starts is not None
+    listed = Listed(axes, starts.size, source.rank)
+    parts = [_Part(steps, listed, axis, size) for axis, size in enumerate(source.shape)]
     steps.map(
         shape, lambda *at: source.at([p.place(i) for p, i in zip(parts, at, strict=True)]), to=0
     )
     steps.check(
         (),
-        lambda: conjunction([p.fits(n) for p, n in zip(parts, shape, strict=True)]),
+        lambda: conjunction(
+            [listed.fits(), *(p.fits(n) for p, n in zip(parts, shape, strict=True))]
+        ),
         other_shape(steps),
     )
     return steps.nodes()
@@ -67,14 +72,13 @@ def _known(steps: Steps, source: Value) -> list[tuple[int, int]]:
 class _Part:
     """What is taken along one axis, read at run time."""
 
-    def __init__(self, steps: Steps, source: Value, axis: int) -> None:
-        starts, ends, axes, strides = (steps.optional(slot) for slot in (1, 2, 3, 4))
-        assert starts is not None and ends is not None
-        size = source.shape[axis]
-        listed = Listed(axes, starts.shape[0], source.rank)
+    def __init__(self, steps: Steps, listed: Listed, axis: int, size: int) -> None:
+        starts, ends, strides = (steps.optional(slot) for slot in (1, 2, 4))
         start = listed.number(starts, axis, 0)
         end = listed.number(ends, axis, size)
+        # a step beyond the axis takes one element, however long it is; nothing may overflow
         step = listed.number(strides, axis, 1)
+        step = _between(step, integer(-size - 1), integer(size + 1))
         self._step = step
         self._forward = step > 0
         start = select(start < 0, start + size, start)
@@ -94,7 +98,8 @@ class _Part:
         """Whether that many elements are between start and end."""
         sign = select(self._forward, integer(1), integer(-1))
         span = self._end - self._start + self._step - sign
-        return larger(apply("divide", span, self._step), 0).equals(count)
+        taken = larger(apply("divide", span, self._step), 0)
+        return ~self._step.equals(0) & taken.equals(count)
 
 
 def _between(value: Expr, low: Expr, high: Expr) -> Expr:

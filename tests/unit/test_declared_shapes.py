@@ -193,6 +193,42 @@ def test_that_nothing_is_taken_is_checked_too() -> None:
             session.run(None, {**given, "ends": ints(3)})
 
 
+LONGEST, SHORTEST = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+
+
+def test_a_step_may_be_as_long_as_numbers_are() -> None:
+    given = {"x": X[0], "starts": ints(2), "ends": ints(4), "axes": ints(0), "steps": ints(1)}
+    with Session(ramforge.compile(model("Slice", given, (1,)), target="host")) as session:
+        for end, step in ((LONGEST, LONGEST), (SHORTEST, SHORTEST), (SHORTEST, -4), (4, 5)):
+            found = session.run(None, {**given, "ends": ints(end), "steps": ints(step)})
+            assert np.array_equal(found[0], X[0, 2:3]), step
+        for step in (0, 1, -1):
+            with pytest.raises(ShapeError, match="Slice 'node'"):
+                session.run(None, {**given, "steps": ints(step)})
+
+
+def test_a_step_of_nothing_is_told() -> None:
+    given = {"x": X[0], "starts": ints(2), "ends": ints(2), "axes": ints(0), "steps": ints(0)}
+    with (
+        Session(ramforge.compile(model("Slice", given, (0,)), target="host")) as session,
+        pytest.raises(ShapeError, match="Slice 'node'"),
+    ):
+        session.run(None, given)
+
+
+@pytest.mark.parametrize("op", ["Slice", "Pad"])
+def test_axes_that_are_not_there_or_named_twice_are_told(op: str) -> None:
+    lists = {"starts": ints(0, 0), "ends": ints(9, 9)}
+    if op == "Pad":
+        lists = {"pads": ints(0, 0, 0, 0), "fill": np.array(1, np.float32)}
+    given = {"x": X, **lists, "axes": ints(1, 0)}
+    with Session(ramforge.compile(model(op, given, X.shape), target="host")) as session:
+        assert np.array_equal(session.run(None, given)[0], X)
+        for wrong in (ints(0, 2), ints(-3, 0), ints(1, -1)):
+            with pytest.raises(ShapeError, match=f"{op} 'node'"):
+                session.run(None, {**given, "axes": wrong})
+
+
 PADS = {
     "constant": (ints(1, 0, 2, 3), None),
     "constant crop": (ints(-1, 2, 0, -3), None),
@@ -250,6 +286,37 @@ def test_a_range_reads_its_operands(start: float, limit: float, step: float, siz
         for name, wrong in (("limit", limit + 2 * step), ("step", -step), ("step", 0)):
             with pytest.raises(ShapeError, match="Range 'node'"):
                 session.run(None, {**given, name: np.array(wrong, np.float32)})
+
+
+QUOTIENTS = [
+    (np.float32, (0, 0.3, 0.1), 4),  # 3.00000007 of them, though 0.1 * 3 is 0.3 as a float
+    (np.float32, (0.1, 0.4, 0.1), 3),
+    (np.int64, (LONGEST - 3, LONGEST, 2), 2),
+    (np.int64, (SHORTEST + 3, SHORTEST, -2), 2),
+    (np.int16, (32765, 32767, 20000), 1),
+    (np.int64, (0, -1, 2), 0),
+]
+
+
+@pytest.mark.parametrize("kind, operands, size", QUOTIENTS)
+def test_a_range_has_as_many_elements_as_the_quotient_says(
+    kind: Any, operands: tuple[float, ...], size: int
+) -> None:
+    names = ("start", "limit", "step")
+    given = {name: np.array(value, kind) for name, value in zip(names, operands, strict=True)}
+    for declared in (size, size + 1):
+        made = model("Range", given, (declared,))
+        made.graph.output[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(
+            np.dtype(kind)
+        )
+        with Session(ramforge.compile(made, target="host")) as session:
+            if declared == size:
+                found = session.run(None, given)[0]
+                wanted = given["start"] + np.arange(size).astype(kind) * given["step"]
+                assert np.array_equal(found, wanted.astype(kind))
+            else:
+                with pytest.raises(ShapeError, match="Range 'node'"):
+                    session.run(None, given)
 
 
 def test_declared_shapes_that_contradict_each_other_tell_nothing() -> None:
