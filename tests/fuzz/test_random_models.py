@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from ramforge.compiler import registry
-from ramforge.compiler.errors import RamforgeError
+from ramforge.compiler.errors import RamforgeError, UnsupportedModel
 from ramforge.runtime.drivers.emulated import Settings
 from ramforge.runtime.drivers.emulator import Order
 from tests.fuzz import cases
 from tests.fuzz.maker import Maker, program
 from tests.fuzz.operators import GENERATORS, WITHOUT
+from tests.fuzz.run_time import with_operands_as_inputs
 from tests.fuzz.running import (
     add,
     compiled,
@@ -58,6 +59,28 @@ def test_every_generator_makes_valid_nodes(opset: int) -> None:
         except RamforgeError as error:
             wrong.append(f"{op}: {error}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_operands_that_decide_shapes_may_come_at_run_time() -> None:
+    """What the shapes do not tell is refused; the rest gives the same."""
+    ran, wrong = set(), []
+    for op in usable(22):
+        for seed in range(6):
+            maker = Maker(cases.Seeded(f"{op} {seed} run time"), 22)
+            if not add(maker, op):
+                continue
+            made = with_operands_as_inputs(program([maker]), maker)
+            if made is None:
+                continue
+            try:
+                found = interpreted(made.model, made.inputs)
+            except UnsupportedModel as error:
+                assert "decides a shape" in str(error), (op, seed, str(error))
+                continue
+            ran.add(op)
+            wrong += complaints(made, found, f"{op} {seed}")
+    assert not wrong, "\n".join(wrong)
+    assert ran >= {"Slice", "Pad", "ReduceSum", "ReduceMax", "CumSum", "Squeeze", "Tile", "TopK"}
 
 
 @settings(
