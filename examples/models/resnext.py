@@ -74,7 +74,7 @@ def resnext101(
 
 
 def resnext101_small() -> onnx.ModelProto:
-    return resnext101(groups=8, base=2, blocks=(1, 2), out=16, image=27, classes=10)
+    return resnext101(groups=8, base=2, blocks=(1, 2), out=16, image=43, classes=10)
 
 
 def _block(
