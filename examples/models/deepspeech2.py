@@ -52,7 +52,7 @@ def deepspeech2(
         sequence, _ = unroll(builder, cell, sequence, (zero, zero))
         width = hidden
     x = builder.node("Concat", sequence, "/steps", axis=0)
-    weight = builder.weight("fc.weight", (hidden, classes), hidden)
+    weight = builder.weight("fc.weight", (hidden, classes), hidden, gain=6.0)
     x = builder.node("MatMul", [x, weight], "/fc/matmul")
     x = builder.node("Add", [x, builder.bias("fc.bias", classes)], "/fc/bias")
     return builder.finish([builder.node("LogSoftmax", [x], "/characters", "characters", axis=1)])

@@ -238,7 +238,8 @@ def _scale(node: Node, model: Model, random: np.random.Generator) -> Iterator[Ch
 
 
 def _pooling(node: Node, model: Model, random: np.random.Generator) -> Iterator[Change]:
-    if node.op_type not in _SWAPPED:
+    window = _attribute(node, "kernel_shape")
+    if node.op_type not in _SWAPPED or (window and set(window) == {1}):
         return
     other = _copy(node)
     other.op_type = _SWAPPED[node.op_type]

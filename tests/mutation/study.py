@@ -39,7 +39,7 @@ EQUIVALENT: Sequence[tuple[str, str]] = (
         "the same number added to every score of a row does not change its softmax",
     ),
     (
-        r" /(lstm|layer|encoder)\d+/0/(\w+/h|\w+/add|forget/\w+|state)$",
+        r" /(lstm|layer|encoder)\d+/0/(\w+/h|\w+/add|forget(/\w+)?|state)$",
         "the first step starts from a state of zeros, and nothing comes of it",
     ),
 )
