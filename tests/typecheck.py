@@ -22,10 +22,11 @@ PARTS = {
     "runtime": "runtime",
     "zoo": "examples/models",
 }
+EXAMPLES = ("demo.py", "fit.py", "gradients")
 
 
 def make_tree() -> None:
-    """``.typecheck/ramforge`` with a link to each module of ramforge/ and to each part.
+    """``.typecheck`` with a link to each module and part of ramforge, and to the examples.
 
     Links that are right stay, so that two runs at once do not pull the tree from under each other.
     """
@@ -34,8 +35,10 @@ def make_tree() -> None:
         if entry.suffix in (".py", ".typed"):
             links[TREE / "ramforge" / entry.name] = entry
     links.update({TREE / "ramforge" / part: ROOT / folder for part, folder in PARTS.items()})
-    (TREE / "ramforge").mkdir(parents=True, exist_ok=True)
-    for old in (*TREE.iterdir(), *(TREE / "ramforge").iterdir()):
+    links.update({TREE / "examples" / name: ROOT / "examples" / name for name in EXAMPLES})
+    for folder in (TREE / "ramforge", TREE / "examples"):
+        folder.mkdir(parents=True, exist_ok=True)
+    for old in (path for folder in ("ramforge", "examples") for path in (TREE / folder).iterdir()):
         if old.is_symlink() and (old not in links or old.readlink() != links[old]):
             old.unlink()
     for link, target in links.items():
@@ -57,7 +60,7 @@ def main() -> int:
     command = (
         *(sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")),
         *("--cache-dir", str(ROOT / ".mypy_cache"), "--explicit-package-bases"),
-        *("--namespace-packages", "-p", "ramforge"),
+        *("--namespace-packages", "-p", "ramforge", "-p", "examples"),
     )
     environment = {**os.environ, "MYPYPATH": str(TREE)}
     done = subprocess.run(command, cwd=TREE, env=environment, capture_output=True, text=True)
