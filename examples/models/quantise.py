@@ -4,6 +4,8 @@ Normalisations are folded into their convolutions. Then every value passes throu
 and DequantizeLinear: activations as int8 with one scale and zero point each, from the range that
 they have for a sample; weights as int8 with a scale for each output channel; biases as int32. A
 ReLU goes away where the quantised range begins at 0, for there rounding into it does the same.
+All scales are powers of two. Then sums of products are exact in float32, in whatever order they are
+made, and no layer makes another layer's rounding go the other way.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ class _Quantised:
         """Round to the grid of the value called ``name`` in the float network."""
         if name not in self._scales:
             low, high = self._ranges[name]
-            step = float(np.float32((high - low) / (_HIGHEST - _LOWEST)))
+            step = float(_step((high - low) / (_HIGHEST - _LOWEST)))
             self._scales[name] = _Scale(step, round(_LOWEST - low / step))
         scale = self._scales[name]
         grid = [
@@ -106,9 +108,9 @@ class _Quantised:
         """Weights and bias; a step of the bias is what a product of single steps makes."""
         weight, bias = (self._weights[name] for name in node.input[1:])
         largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-        steps = (largest / _HIGHEST).astype(np.float32)
+        steps = _step(largest / _HIGHEST)
         grid = np.rint(weight / steps.reshape(-1, *[1] * (weight.ndim - 1)))
-        both = (steps * np.float32(step)).astype(np.float32)
+        both = steps * np.float32(step)
         return [
             self._stored(node.input[1], grid.astype(np.int8), steps),
             self._stored(node.input[2], np.rint(bias / both).astype(np.int32), both),
@@ -121,6 +123,11 @@ class _Quantised:
             self.builder.constant(f"{name}_zero_point", np.zeros(len(steps), values.dtype)),
         ]
         return self.builder.node("DequantizeLinear", operands, f"{name}_DequantizeLinear", axis=0)
+
+
+def _step(least: Any) -> Any:
+    """The least power of two that is not below."""
+    return np.exp2(np.ceil(np.log2(least))).astype(np.float32)
 
 
 def _folded(nodes: list[onnx.NodeProto], weights: dict[str, Array]) -> list[onnx.NodeProto]:

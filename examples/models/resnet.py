@@ -66,19 +66,24 @@ def resnet50_small(image: int = 32) -> onnx.ModelProto:
 
 
 def resnet18_int8() -> onnx.ModelProto:
-    return quantised(resnet18(make=_Loud), "resnet18_int8", seed=8)
+    return quantised(resnet18(make=_Differing), "resnet18_int8", seed=8)
 
 
 def resnet18_int8_small() -> onnx.ModelProto:
-    small = resnet_small(image=30, width=8, classes=64, make=_Loud)
+    small = resnet_small(image=30, width=8, classes=64, make=_Differing)
     return quantised(small, "resnet18_int8_small", seed=8)
 
 
-class _Loud(Builder):
-    """What a block adds is louder than its shortcut, so that less of it is lost in rounding."""
+class _Differing(Builder):
+    """Weights that let little get lost in rounding.
+
+    Each output answers to differences between its inputs and not to what all of them share, which
+    would take up the range; and what a block adds is louder than its shortcut.
+    """
 
     def weight(self, name: str, *args: Any, **options: Any) -> str:
         values = self.taken(super().weight(name, *args, **options))
+        values = values - values.mean(axis=tuple(range(1, values.ndim)), keepdims=True)
         return self.constant(name, 2 * values if "/conv2." in name else values)
 
 

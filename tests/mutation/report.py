@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ramforge.zoo import ZOO
 from tests.mutation.mutants import SHARPER
 from tests.mutation.study import COUNT, Study
 
@@ -17,8 +18,11 @@ LEAST = 0.95
 TOO_LARGE = ("llama_decode",)
 
 
-def write(studies: Sequence[Study]) -> None:
-    rows = [study.as_json() for study in studies]
+def enter(study: Study) -> None:
+    """In the place of what was known of this network; rows stand in the order of the zoo."""
+    known = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else []
+    by_model = {row["model"]: row for row in [*known, study.as_json()]}
+    rows = [by_model[name] for name in ZOO if name in by_model]
     TABLE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(rows), encoding="utf-8")
 
