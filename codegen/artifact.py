@@ -65,6 +65,11 @@ class Artifact:
         return _ports(self.manifest["outputs"])
 
     @property
+    def precision(self) -> str:
+        """Of the factors of its matrix products."""
+        return str(self.manifest.get("options", {}).get("precision", "fp32"))
+
+    @property
     def checks(self) -> tuple[str, ...]:
         """What to say if the numbers behind the outputs are not 0, one for each."""
         return tuple(row["message"] for row in self.manifest.get("checks", ()))
@@ -308,6 +313,7 @@ def _manifest(
                 "name": operator.name,
                 "nodes": list(operator.origin),
                 "body": operator.variant.body.name,
+                "arena_bytes": operator.variant.body.arena_bytes,
                 "tasks": operator.tasks,
                 "step": plan.steps[number],
             }

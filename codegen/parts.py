@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-_OPTIONAL_LIBRARY = ("half.cuh", "narrow.cuh")
+_OPTIONAL_LIBRARY = ("half.cuh", "narrow.cuh", "matrix.cuh")
 _FOLDERS = ("kernels", "kernels.operators")
 _DEFINED = re.compile(
-    r"^(?:RF_DEVICE|RF_BODY|struct|using|static|#define)\b[^;{(]*?\b(rf_\w+)\b", re.M
+    r"^(?:RF_DEVICE|RF_BODY|struct|enum|using|static|#define)\b[^;{(]*?\b(rf_\w+)\b", re.M
 )
 _NAME = re.compile(r"\brf_\w+")
 
@@ -55,5 +55,11 @@ def _parts() -> tuple[Part, ...]:
     return tuple(_part(name, file.read_text(encoding="utf-8")) for name, file in files)
 
 
+def defined(text: str) -> frozenset[str]:
+    """The names that a part of the library defines."""
+    return frozenset(_DEFINED.findall(text))
+
+
 def _part(name: str, text: str) -> Part:
-    return Part(name, text, frozenset(_DEFINED.findall(text)), frozenset(_NAME.findall(text)))
+    defines = defined(text)
+    return Part(name, text, defines, frozenset(_NAME.findall(text)) - defines)

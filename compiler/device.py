@@ -17,9 +17,14 @@ from ramforge.compiler.errors import OptionError
 from ramforge.compiler.plan import Shape
 
 DEFAULT_TARGET = "h200"
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 HOST = "host"
 # What a block may have; a program has blocks of one size. On the host it is one core.
 THREADS = (256, 128)
+
+
+# What instructions for small matrices gain, at the rate at which they are issued; guesses.
+_SPEEDUP = {"tf32": 4.0, "float16": 8.0, "bfloat16": 8.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,21 @@ class Target:
     task_ns: int
     aliases: tuple[str, ...] = ()
     threads: int = THREADS[0]  # of a block: chosen for each program, not a fact of the device
+    precision: str = "fp32"  # of products; an option, no fact either
 
     @property
     def is_host(self) -> bool:
         return self.architecture == HOST
+
+    def with_precision(self, precision: str) -> Target:
+        if precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise OptionError(f"unknown precision {precision!r}\n    fix: use one of {known}")
+        return replace(self, precision=precision)
+
+    def speedup(self, factors: str) -> float:
+        """How much faster products of this kind are made than those of floats, one by one."""
+        return _SPEEDUP.get(factors, 1.0)
 
     @property
     def label(self) -> str:

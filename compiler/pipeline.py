@@ -25,7 +25,7 @@ from ramforge.compiler.check import check_graph, check_plan
 from ramforge.compiler.cost import CostModel
 from ramforge.compiler.cost.analytic import AnalyticCost
 from ramforge.compiler.device import THREADS, Target
-from ramforge.compiler.ir import Array, Graph
+from ramforge.compiler.ir import Array, DType, Graph
 from ramforge.compiler.lower import Lowered, Offer, all_of_them, lower
 from ramforge.compiler.memory import Memory
 from ramforge.compiler.passes.assign_layouts import assign_layouts
@@ -35,6 +35,7 @@ from ramforge.compiler.passes.fold_batch_norm import fold_batch_norm
 from ramforge.compiler.passes.fold_constants import fold_constants
 from ramforge.compiler.passes.fuse import absorb_finishes, inline_maps
 from ramforge.compiler.passes.split_reductions import split_reductions
+from ramforge.compiler.passes.store_factors import store_factors
 from ramforge.compiler.plan import Plan
 from ramforge.compiler.rprogram import ROperator
 from ramforge.compiler.schedule import DEFAULT_SCHEDULE, find_policies
@@ -63,6 +64,9 @@ PASSES: tuple[Pass, ...] = (
     absorb_finishes,
     drop_dead,
 )
+
+
+_STORED_AS = {"fp16": DType.FLOAT16, "bf16": DType.BFLOAT16}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +116,9 @@ def compile_graph(
     """
     policies = find_policies(schedule)
     graph = optimise(graph)
+    if target.precision in _STORED_AS:
+        graph = store_factors(graph, _STORED_AS[target.precision])
+        check_graph(graph, "store_factors")
     log.debug("%d nodes after fusion", len(graph.nodes))
     cost = cost or AnalyticCost()
     tried = [

@@ -18,7 +18,7 @@ from ramforge.codegen.render import counted
 from ramforge.compiler.cost import tuning_file
 from ramforge.compiler.cost.analytic import AnalyticCost
 from ramforge.compiler.cost.tuned import TunedCost
-from ramforge.compiler.device import DEFAULT_TARGET, Target, find_target
+from ramforge.compiler.device import DEFAULT_TARGET, PRECISIONS, Target, find_target
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.ir import Array
 from ramforge.compiler.pipeline import Program, compile_graph
@@ -39,19 +39,22 @@ def compile(
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, Array] | None = None,
     schedule: str = DEFAULT_SCHEDULE,
+    precision: str = PRECISIONS[0],
     tuning: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compile an ONNX model to ``output`` (a path that ends in .cu), or into the cache without one.
 
     Beside the source stand the weights (.safetensors) and the manifest (.json). Needs no compiler
     and no GPU. ``values`` makes inputs constants; ``tuning`` is a file of measurements by which to
-    choose (``compile --tune``).
+    choose (``compile --tune``). ``precision`` (fp32, tf32, fp16, bf16) is that of the factors of
+    matrix products; sums are float32.
     """
     from ramforge.compiler.frontend import import_model
 
     if output is not None:
         artifacts.check_writable(Path(output))
     chosen = find_target(target) if isinstance(target, str) else target
+    chosen = chosen.with_precision(precision)
     measured = tuning_file.read(tuning, chosen) if tuning is not None else None
     log.info("reading the model")
     graph = import_model(model, shapes=shapes or {}, dims=dims or {}, values=values or {})
@@ -82,6 +85,7 @@ def _options(
     return {
         "target": target.label,
         "schedule": schedule,
+        "precision": target.precision,
         "shapes": {name: list(shape) for name, shape in sorted(shapes.items())},
         "dims": dict(sorted(dims.items())),
         "values": {name: digest(array) for name, array in sorted(values.items())},

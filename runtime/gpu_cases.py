@@ -11,7 +11,7 @@ import onnx
 import onnx.compose
 import onnx.parser
 
-from ramforge.kernels.contract import TILES
+from ramforge.kernels.tiles import TILES
 from ramforge.zoo import MODELS
 
 _HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
@@ -85,8 +85,11 @@ def together(models: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=first.opset_import, ir_version=8)
 
 
-def tile_shapes() -> int:
-    return len(TILES)
+def tile_shapes() -> dict[str, tuple[int, ...]]:
+    """Every tile for each kind of inner loop; where only the instruction is another, a few."""
+    every = tuple(range(len(TILES)))
+    few = (0, len(TILES) // 2, len(TILES) - 1)
+    return {"fp32": every, "fp16": every, "tf32": few, "bf16": few}
 
 
 def product_models() -> dict[str, onnx.ModelProto]:

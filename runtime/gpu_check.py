@@ -27,7 +27,7 @@ import onnx
 
 from ramforge.codegen import artifact as artifacts
 from ramforge.codegen.artifact import Artifact
-from ramforge.compiler.device import Target, find_target
+from ramforge.compiler.device import PRECISIONS, Target, find_target
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.lower import Offer, all_of_them
 from ramforge.compiler.pipeline import compile_graph
@@ -81,6 +81,7 @@ class Check:
     model: Callable[[], onnx.ModelProto]
     policy: str = "waves"
     offer: Offer = all_of_them
+    precision: str = PRECISIONS[0]
 
 
 def primitives() -> list[Check]:
@@ -90,11 +91,13 @@ def primitives() -> list[Check]:
         Check("", lambda: together(gpu_cases.primitive_models())),
         *(
             Check(
-                f"tile {number}: ",
+                f"tile {number}, {precision}: ",
                 lambda: together(gpu_cases.product_models()),
                 offer=_nth(number),
+                precision=precision,
             )
-            for number in range(gpu_cases.tile_shapes())
+            for precision, tiles in gpu_cases.tile_shapes().items()
+            for number in tiles
         ),
         *(
             Check(f"{policy}: ", lambda: together(gpu_cases.barrier_models()), policy)
@@ -126,7 +129,7 @@ def run_check(check: Check, device: Device) -> Iterator[Row]:
     """Run a model: each output must agree with ONNX Runtime, and all runs to the bit."""
     start = time.perf_counter()
     try:
-        found = _differences(check.model(), device, check.policy, check.offer)
+        found = _differences(check, device)
     except Exception as problem:  # a check that breaks is a finding, and the others still run
         yield _broken(check, start, f"{type(problem).__name__}: {problem}")
         return
@@ -160,12 +163,12 @@ def run_alone(part: str, number: int, check: Check, device: Device, limit: float
     yield from rows or [_broken(check, start, f"{ending}: {said}")]
 
 
-def _differences(
-    model: onnx.ModelProto, device: Device, policy: str, offer: Offer
-) -> tuple[verify.Difference, ...]:
+def _differences(check: Check, device: Device) -> tuple[verify.Difference, ...]:
     import onnxruntime
 
-    program = compile_graph(import_model(model), device.target, policy, offer=offer)
+    model = check.model()
+    target = device.target.with_precision(check.precision)
+    program = compile_graph(import_model(model), target, check.policy, offer=check.offer)
     with tempfile.TemporaryDirectory() as folder:
         artifact = artifacts.emit(program, Path(folder) / "out.cu", {})
         driver = device.open(artifact)
@@ -180,7 +183,8 @@ def _differences(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     names = [port.name for port in artifact.outputs]
-    return verify.differences(names, runs[0], session.run(names, inputs))
+    allowed = verify.of_precision(check.precision)
+    return verify.differences(names, runs[0], session.run(names, inputs), allowed)
 
 
 def run_part(

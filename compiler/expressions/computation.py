@@ -103,6 +103,30 @@ def computation_of(node: Node) -> Computation:
     return computation
 
 
+_FACTORS = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
+
+
+def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None:
+    """The factors of a matrix product that is summed in float32, rows first; None if it is anything
+    else. Both are stored as one type, of 16 bits or float32 itself.
+    """
+    value = computation.value
+    if computation.kind != SUM or computation.roles is None:
+        return None
+    if not isinstance(value, terms.Apply) or value.name != "mul":
+        return None
+    left, right = (_loaded(arg) for arg in value.args)
+    if left is None or right is None or right.loose_axes() or value.dtype is not DType.FLOAT32:
+        return None
+    return (left, right) if left.dtype is right.dtype and left.dtype in _FACTORS else None
+
+
+def _loaded(factor: Expr) -> terms.Load | None:
+    if isinstance(factor, terms.Apply) and factor.name == "cast":
+        (factor,) = factor.args
+    return factor if isinstance(factor, terms.Load) else None
+
+
 def output_axes(shape: tuple[int, ...]) -> tuple[Var, ...]:
     """The variables i0, i1, ... of an output of this shape."""
     return tuple(Var(f"i{axis}", size) for axis, size in enumerate(shape))

@@ -155,6 +155,12 @@ RF_DEVICE void rf_run_block(char* const* spaces, rf_control* control, int launch
 }
 #endif
 
+// Where each space starts. A kernel takes it by value: the launch holds the addresses, so that a
+// captured graph replays with its own, and nothing is copied before a run.
+struct rf_spaces {
+  char* base[RF_SPACES];
+};
+
 // Launches that give a block the same part of an SM share a kernel, which has only their bodies.
 #if defined(__CUDACC__)
 #define RF_KERNEL(number, blocks_per_sm)                                                      \

@@ -30,12 +30,6 @@ struct rf_launch {
   int kernel;
 };
 
-// Where each space starts. A kernel takes it by value: the launch holds the addresses, so that a
-// captured graph replays with its own, and nothing is copied before a run.
-struct rf_spaces {
-  char* base[RF_SPACES];
-};
-
 struct rf_view {
   char* const* spaces;
   const rf_operand* operands;

@@ -36,6 +36,7 @@ def compile_command(
     dims: dict[str, int],
     values: dict[str, Any],
     schedule: str,
+    precision: str,
     tuning: str | None,
     tune: str | None,
     tune_seconds: float,
@@ -63,6 +64,7 @@ def compile_command(
             dims=dims,
             values=values,
             schedule=schedule,
+            precision=precision,
             tuning=tune if tuning is None else tuning,
         )
         if build:

@@ -15,6 +15,11 @@ from ramforge.runtime.cli import options
 @click.command("inspect")
 @click.argument("what", metavar="MODEL|ARTIFACT")
 @options.compilation
+@click.option(
+    "--kernels",
+    is_flag=True,
+    help="Also build it for its GPU, and say what each kernel and each body takes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @options.common
 def inspect_model(
@@ -24,6 +29,8 @@ def inspect_model(
     dims: dict[str, int],
     values: dict[str, Any],
     schedule: str,
+    precision: str,
+    kernels: bool,
     as_json: bool,
     **common: Any,
 ) -> None:
@@ -32,22 +39,35 @@ def inspect_model(
     """
     from ramforge.codegen import artifact as artifacts
     from ramforge.compiler.device import find_target
-    from ramforge.runtime import inspect, inspect_text
+    from ramforge.runtime import api, inspect, inspect_kernels, inspect_text
 
     with progress.reporting(**common) as report:
         if inspect.is_artifact(what):
             _refuse_compilation(click.get_current_context())
-            document = inspect.of_artifact(artifacts.load(what))
+            artifact = artifacts.load(what)
+            document = inspect.of_artifact(artifact)
         else:
             document = inspect.of_model(
                 what,
-                find_target(target),
+                find_target(target).with_precision(precision),
                 schedule,
                 report,
                 shapes=shapes,
                 dims=dims,
                 values=values,
             )
+            if kernels and not document["problems"]:
+                artifact = api.compile(
+                    what,
+                    target=target,
+                    shapes=shapes,
+                    dims=dims,
+                    values=values,
+                    schedule=schedule,
+                    precision=precision,
+                )
+        if kernels and not document.get("problems"):
+            document["built"] = inspect_kernels.of_artifact(artifact)
     click.echo(json.dumps(document, indent=2) if as_json else inspect_text.render(document))
 
 
@@ -59,6 +79,7 @@ def _refuse_compilation(context: click.Context) -> None:
         "dims": "--dim",
         "values": "--bind",
         "schedule": "--schedule",
+        "precision": "--precision",
     }
     for name, flag in flags.items():
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:

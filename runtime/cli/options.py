@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ramforge.compiler.device import PRECISIONS
 from ramforge.compiler.version import VERSION
 
 version = click.version_option(VERSION, prog_name="ramforge")
@@ -129,6 +130,13 @@ def compilation(command: Callable[..., Any]) -> Callable[..., Any]:
             default="auto",
             show_default=True,
             help="How rTasks are put on the vEUs; auto takes what is predicted to be fastest.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            default=PRECISIONS[0],
+            show_default=True,
+            help="Of the factors of matrix products; sums are float32.",
         ),
     )
     for option in reversed(options):

@@ -17,6 +17,7 @@ from ramforge.runtime.tables import Table, cell
 if TYPE_CHECKING:
     from ramforge.runtime.verify.bisect import Bisection, Culprit
     from ramforge.runtime.verify.outputs import Verification
+    from ramforge.runtime.verify.recipe import Recipe
     from ramforge.runtime.verify.tolerance import Difference
 
 _NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -100,7 +101,7 @@ def verify_artifact(
     from ramforge.runtime.verify.recipe import recipe
     from ramforge.runtime.verify.reference import Source
     from ramforge.runtime.verify.steps import steps
-    from ramforge.runtime.verify.tolerance import Tolerances
+    from ramforge.runtime.verify.tolerance import Tolerances, of_precision
 
     with progress.reporting(**common) as report:
         loaded = artifacts.load(artifact)
@@ -124,6 +125,7 @@ def verify_artifact(
             theirs = made_reference(source, {**found.inputs, **values}, reference)
             whole = Whole(model, how)
             tolerances = tolerances.over(steps(source.proto, whole.made))
+            tolerances = tolerances.over(of_precision(loaded.precision))
             if layers:
                 _show_layers(list(all_layers(source, whole, theirs, how, tolerances)))
             if bisect and not found.ok:
@@ -133,7 +135,7 @@ def verify_artifact(
                 culprit = search.find(loaded)
                 folder = Path(save_model or loaded.source.with_suffix(".bisect"))
                 options = ["--ref", theirs.kind, "--device", device]
-                _show_culprit(search, culprit, folder, how.target, how.schedule, options)
+                _show_culprit(search, culprit, folder, how, options)
     found.raise_for_status()
 
 
@@ -178,8 +180,7 @@ def _show_culprit(
     search: Bisection,
     culprit: Culprit | None,
     folder: Path,
-    target: str,
-    schedule: str,
+    how: Recipe,
     options: Sequence[str],
 ) -> None:
     """What was found, the saved model, and how to see it again."""
@@ -204,8 +205,8 @@ def _show_culprit(
     folder.mkdir(parents=True, exist_ok=True)
     onnx_files.save(culprit.model, model)
     arrays.save(inputs, culprit.inputs)
-    compiling = ["compile", str(model), "-o", str(source), "--target", target]
-    compiling += ["--schedule", schedule]
+    compiling = ["compile", str(model), "-o", str(source), "--target", how.target]
+    compiling += ["--schedule", how.schedule, "--precision", how.precision]
     verifying = ["ramforge", "verify", str(source), str(model), "--load-inputs", str(inputs)]
     click.echo(f"\nSaved as {model}, with its inputs. To see it again:")
     click.echo(f"  {shlex.join(compiling)}\n  {shlex.join([*verifying, *options])}")

@@ -87,7 +87,7 @@ def build(
             f"a race build needs the instrumentation of g++, found {compiler.name}\n"
             "    fix: apt-get install g++"
         )
-    objects = [_runtime_object("fibers.cpp", race, compiler)]
+    objects = [_runtime_object(name, race, compiler) for name in ("fibers.cpp", "matrix.cpp")]
     if race:
         objects.append(_runtime_object("race.cpp", race, compiler))
     flags = (

@@ -53,6 +53,28 @@ struct rf_emulator_index {
 // A collective operation of a warp: gets one argument for each lane in the mask.
 typedef void (*rf_emulator_collective)(void* const* arguments, unsigned mask);
 
+// A copy into the arena that the thread does not wait for: `given` of its bytes, then zeros.
+struct rf_emulator_copy {
+  char* to;
+  const char* from;
+  unsigned bytes, given;
+};
+
+// What a lane brings to products of matrices, in the order of CUDA's mma.sync.
+struct rf_emulator_product {
+  int factors;  // 0 tf32, 1 float16, 2 bfloat16
+  int rows, columns;
+  float* sums;        // [rows][columns][4]
+  const unsigned* a;  // [rows][4]
+  const unsigned* b;  // [columns][2]
+};
+
+// What a lane brings to a load of matrices, and what it gets.
+struct rf_emulator_matrix_row {
+  unsigned words[4];
+  unsigned parts[4];
+};
+
 struct rf_emulator_shuffle {
   uint64_t value;
   unsigned source_lane;
@@ -85,6 +107,17 @@ unsigned rf_emulator_add(unsigned* word, unsigned amount);
 // Relaxed, and never a race. A load also lets the other fibers run, so that loops around it end.
 unsigned rf_emulator_load(const unsigned* word);
 void rf_emulator_store(unsigned* word, unsigned value);
+
+// Takes note of a copy that is made only when it is waited for; false if it is to be made now.
+// Either may happen, and the order of the launch decides.
+bool rf_emulator_copy_is_put_off(const rf_emulator_copy* copy);
+void rf_emulator_copies_commit();
+// The next copy that has to be made so that no more than this many groups are left; false if there
+// is none.
+bool rf_emulator_next_copy(unsigned groups, rf_emulator_copy* copy);
+
+void rf_emulator_do_load_matrices(void* const* arguments, unsigned mask);
+void rf_emulator_do_multiply(void* const* arguments, unsigned mask);
 
 // What went wrong in the last launch; empty after a good one.
 __attribute__((visibility("default"))) const char* rf_emulator_message();
@@ -165,6 +198,38 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate) {
   return votes;
 }
 
+// cp.async, ldmatrix and mma.sync. What they read and write in memory, they do here, where the race
+// detector sees it.
+static inline void rf_emulator_make_copy(const rf_emulator_copy& copy) {
+  memcpy(copy.to, copy.from, copy.given);
+  memset(copy.to + copy.given, 0, copy.bytes - copy.given);
+}
+
+static inline void rf_emulator_copy_async(void* to, const void* from, unsigned bytes,
+                                          bool present) {
+  const rf_emulator_copy copy{static_cast<char*>(to), static_cast<const char*>(from), bytes,
+                              present ? bytes : 0};
+  if (!rf_emulator_copy_is_put_off(&copy)) rf_emulator_make_copy(copy);
+}
+
+static inline void rf_emulator_copies_wait(unsigned groups) {
+  rf_emulator_copy copy;
+  while (rf_emulator_next_copy(groups, &copy)) rf_emulator_make_copy(copy);
+}
+
+static inline void rf_emulator_load_matrices(unsigned* parts, const void* row) {
+  rf_emulator_matrix_row own;
+  for (int i = 0; i < 4; ++i) own.words[i] = static_cast<const unsigned*>(row)[i];
+  rf_emulator_warp_collective(~0u, &own, rf_emulator_do_load_matrices);
+  for (int i = 0; i < 4; ++i) parts[i] = own.parts[i];
+}
+
+static inline void rf_emulator_multiply(int factors, int rows, int columns, float* sums,
+                                        const unsigned* a, const unsigned* b) {
+  rf_emulator_product own{factors, rows, columns, sums, a, b};
+  rf_emulator_warp_collective(~0u, &own, rf_emulator_do_multiply);
+}
+
 // Lanes without a partner keep their own value, as on the device.
 template <class T>
 static inline T __shfl_down_sync(unsigned mask, T value, unsigned delta) {
@@ -183,6 +248,9 @@ struct Memory {
   const char* stacks;
   size_t stacks_bytes;
 };
+
+// What the copies that are put off need to know.
+void copies_begin(const rf_emulator_config& config);
 
 #ifdef RF_EMULATOR_RACE
 void race_begin(const rf_emulator_config& config, const Memory& memory);

@@ -572,6 +572,7 @@ static void run_launch() {
   memset(arenas, config.poison ? 0xff : 0, stride * blocks);
   launch->blocks.resize(blocks);
   for (unsigned i = 0; i < blocks; ++i) make_block(i, arenas + stride * i);
+  copies_begin(config);
   race_begin(config, {arenas, stride, stacks.base, stacks.bytes});
   run_blocks();
   race_end();

@@ -11,6 +11,7 @@ from ramforge.runtime.verify.tolerance import (
     Tolerances,
     difference,
     differences,
+    of_precision,
     require,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "Verification",
     "difference",
     "differences",
+    "of_precision",
     "require",
     "verify",
 ]

@@ -19,6 +19,7 @@ from ramforge.runtime.verify.tolerance import (
     Difference,
     Tolerances,
     differences,
+    of_precision,
     require,
 )
 
@@ -64,7 +65,7 @@ def verify(
     check_values(artifact, values)
     given = arrays.completed(artifact.inputs, inputs, seed)
     source = Source(model)
-    allowed = tolerances.over(steps(source.proto))
+    allowed = tolerances.over(steps(source.proto)).over(of_precision(artifact.precision))
     expected = made_reference(source, {**given, **values}, reference).outputs()
     names = [port.name for port in artifact.outputs]
     if len(names) != len(expected):

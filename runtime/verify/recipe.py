@@ -28,6 +28,7 @@ class Recipe:
 
     target: str
     schedule: str
+    precision: str
     device: str
     tuning: str | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class Recipe:
                 model,
                 target=self.target,
                 schedule=self.schedule,
+                precision=self.precision,
                 tuning=self.tuning,
                 output=Path(folder, "part.cu"),
                 **options if whole else {},
@@ -71,6 +73,7 @@ def recipe(
     return Recipe(
         options["target"],
         options["schedule"],
+        artifact.precision,
         device,
         tuning,
         {name: tuple(shape) for name, shape in options.get("shapes", {}).items()},

@@ -50,6 +50,14 @@ def _said(table: Mapping[str, float], name: str, default: float) -> float:
 
 
 DEFAULT = Tolerances()
+# Of float32 results whose factors had fewer bits. What each product loses adds up over a network.
+OF_PRECISION = {"tf32": 4e-3, "fp16": 4e-3, "bf16": 4e-2}
+
+
+def of_precision(precision: str) -> Tolerances:
+    """For a program that was compiled with ``--precision``."""
+    allowed = OF_PRECISION.get(precision)
+    return DEFAULT if allowed is None else Tolerances(relative={"": allowed})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,157 @@
+// rf_contract for one core: a tile of registers goes through panels of B that lie in the order in
+// which they are read. What does not lie so, and what is no float, is brought into the arena first.
+#if !defined(RF_SIMT)
+struct rf_plain {};
+template <rf_factors FACTORS>
+struct rf_matrix {};
+
+#if defined(__AVX512F__)
+enum { RF_WIDTH = 16, RF_ROWS = 12 };
+#elif defined(__AVX__)
+enum { RF_WIDTH = 8, RF_ROWS = 6 };
+#else
+enum { RF_WIDTH = 4, RF_ROWS = 4 };
+#endif
+typedef float rf_vector __attribute__((vector_size(RF_WIDTH * 4), aligned(4), may_alias));
+
+// K is worked off in chunks whose part of a panel stays in the nearest cache: several short
+// segments, or a piece of a long one.
+template <class P>
+struct rf_chunks {
+  static constexpr int DEEPEST = 384;
+  static constexpr int SEGMENTS = P::LENGTH >= DEEPEST ? 1 : (DEEPEST + P::LENGTH - 1) / P::LENGTH;
+  static constexpr int PIECES = (P::LENGTH + DEEPEST - 1) / DEEPEST;
+  static constexpr int LENGTH = (P::LENGTH + PIECES - 1) / PIECES;
+};
+
+// ROWS x (2 vectors) of the output stay in registers for a chunk; `runs` points at the first row's
+// runs. Without `first` the sums go on from what an earlier chunk left in `out`.
+template <class P, int PITCH, int ROWS>
+RF_DEVICE void rf_register_tile(const float* const* runs, int segments, int start, int length,
+                                const float* panel, float* out, int out_pitch, bool first) {
+  rf_vector sums[ROWS][2];
+  RF_UNROLL
+  for (int r = 0; r < ROWS; ++r) {
+    const float* row = out + r * out_pitch;
+    sums[r][0] = first ? rf_vector{} : *(const rf_vector*)row;
+    sums[r][1] = first ? rf_vector{} : *(const rf_vector*)(row + RF_WIDTH);
+  }
+  for (int s = 0; s < segments; ++s) {
+    const float* a[ROWS];
+    RF_UNROLL
+    for (int r = 0; r < ROWS; ++r) a[r] = runs[s * PITCH + r] + (rf_size)start * P::STEP;
+    for (int k = 0; k < length; ++k) {
+      const rf_vector b0 = *(const rf_vector*)panel, b1 = *(const rf_vector*)(panel + RF_WIDTH);
+      RF_UNROLL
+      for (int r = 0; r < ROWS; ++r) {
+        // minus zero, not plus zero: that is exact, and compilers know it
+        const rf_vector value = a[r][(rf_size)k * P::STEP] - rf_vector{};
+        sums[r][0] += value * b0;
+        sums[r][1] += value * b1;
+      }
+      panel += RF_PANEL;
+    }
+  }
+  RF_UNROLL
+  for (int r = 0; r < ROWS; ++r) {
+    *(rf_vector*)(out + r * out_pitch) = sums[r][0];
+    *(rf_vector*)(out + r * out_pitch + RF_WIDTH) = sums[r][1];
+  }
+}
+
+template <class P, int PITCH, int ROWS>
+static __attribute__((noinline)) void rf_row_block(const float* const* runs, int segments,
+                                                   int start, int length, const float* panel,
+                                                   float* out, int out_pitch, bool first) {
+  for (int column = 0; column < RF_PANEL; column += 2 * RF_WIDTH)
+    rf_register_tile<P, PITCH, ROWS>(runs, segments, start, length, panel + column, out + column,
+                                     out_pitch, first);
+}
+
+// One chunk of K for one panel: all rows of the tile.
+template <class P, int PITCH>
+RF_DEVICE void rf_panel_chunk(const float* const* runs, int segments, int start, int length,
+                              const float* panel, float* out, int out_pitch, int rows, bool first) {
+  int m = 0;
+  for (; m + RF_ROWS <= rows; m += RF_ROWS)
+    rf_row_block<P, PITCH, RF_ROWS>(runs + m, segments, start, length, panel, out + m * out_pitch,
+                                    out_pitch, first);
+  for (; m + 4 <= rows; m += 4)
+    rf_row_block<P, PITCH, 4>(runs + m, segments, start, length, panel, out + m * out_pitch,
+                              out_pitch, first);
+  for (; m < rows; ++m)
+    rf_row_block<P, PITCH, 1>(runs + m, segments, start, length, panel, out + m * out_pitch,
+                              out_pitch, first);
+}
+
+// What the loops see of a problem, once its operands are floats.
+template <class P, bool IS_FLOAT>
+struct rf_in_floats {
+  static constexpr int K = P::K, SEGMENTS = P::SEGMENTS, LENGTH = P::LENGTH;
+  static constexpr int STEP = IS_FLOAT ? P::STEP : 1;
+};
+
+// Where the run of each row starts; what is no float becomes one, all rows in a piece of the arena.
+template <class P, int BM, class R>
+RF_DEVICE void rf_find_runs(R row, int m0, int rows, const float** runs, float* converted) {
+  static const float zeros[P::STEP == 1 ? P::LENGTH : 1] = {};
+  for (int s = 0; s < P::SEGMENTS; ++s) {
+    for (int m = 0; m < rows; ++m) {
+      const auto* run = row(m0 + m, s);
+      if constexpr (sizeof(typename P::Element) == 4) {
+        runs[s * BM + m] = run ? run : zeros;
+      } else {
+        float* to = converted + ((rf_size)m * P::SEGMENTS + s) * P::LENGTH;
+        for (int k = 0; k < P::LENGTH; ++k) to[k] = run ? (float)run[(rf_size)k * P::STEP] : 0.0f;
+        runs[s * BM + m] = to;
+      }
+    }
+  }
+}
+
+// [columns / RF_PANEL][K][RF_PANEL] of what does not lie so.
+template <class P, class B>
+RF_DEVICE void rf_pack_columns(B b, int n0, int columns, float* packing) {
+  for (int column = 0; column < columns; column += RF_PANEL) {
+    const int width = rf_least(RF_PANEL, columns - column);
+    float* panel = packing + (rf_size)(column / RF_PANEL) * P::K * RF_PANEL;
+    for (int k = 0; k < P::K; ++k) {
+      RF_VECTOR_LOOP
+      for (int j = 0; j < RF_PANEL; ++j)
+        panel[k * RF_PANEL + j] = j < width ? (float)*B::at(b, k, n0 + column + j) : 0.0f;
+    }
+  }
+}
+
+template <class P, class TILE, class HOW, class R, class B, class S>
+RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S store) {
+  constexpr int BM = TILE::BM, BN = TILE::BN;
+  constexpr bool IS_FLOAT = sizeof(typename P::Element) == 4, IN_PLACE = IS_FLOAT && B::IS_WIDE;
+  using F = rf_in_floats<P, IS_FLOAT>;
+  const int m0 = tile_m * BM, n0 = tile_n * BN;
+  const int rows = rf_least(BM, P::M - m0), columns = rf_least(BN, P::N - n0);
+  float* sums = reinterpret_cast<float*>(arena);                // [BM][BN]
+  const float** runs = (const float**)(sums + BM * BN);         // [SEGMENTS][BM]
+  float* packing = (float*)(runs + (rf_size)P::SEGMENTS * BM);  // [BN / RF_PANEL][K][RF_PANEL]
+  rf_find_runs<P, BM>(row, m0, rows, runs, packing + (IN_PLACE ? 0 : (rf_size)BN * P::K));
+  if (!IN_PLACE) rf_pack_columns<P>(b, n0, columns, packing);
+  using C = rf_chunks<F>;
+  for (int s = 0; s < P::SEGMENTS; s += C::SEGMENTS) {
+    const int segments = rf_least(C::SEGMENTS, P::SEGMENTS - s);
+    for (int k = 0; k < P::LENGTH; k += C::LENGTH) {
+      const int length = rf_least(C::LENGTH, P::LENGTH - k);
+      for (int column = 0; column < columns; column += RF_PANEL) {
+        const float* panel = packing + (rf_size)(column / RF_PANEL) * P::K * RF_PANEL;
+        if constexpr (IN_PLACE) panel = B::panel(b, (n0 + column) / RF_PANEL);
+        rf_panel_chunk<F, BM>(runs + s * BM, segments, k, length,
+                              panel + ((rf_size)s * P::LENGTH + k) * RF_PANEL, sums + column, BN,
+                              rows, s == 0 && k == 0);
+      }
+    }
+  }
+  for (int m = 0; m < rows; ++m) {
+    RF_VECTOR_LOOP
+    for (int n = 0; n < columns; ++n) store(m0 + m, n0 + n, sums[m * BN + n]);
+  }
+}
+#endif

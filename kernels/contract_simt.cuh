@@ -1,0 +1,311 @@
+// rf_contract for a block of threads. Both operands go through the arena, a stage ahead of each
+// other: while one stage is multiplied, the next ones are on their way.
+#if defined(RF_SIMT)
+struct alignas(16) rf_chunk {
+  unsigned words[4];
+};
+
+// One element, or all of a chunk, to where it belongs in a stage.
+template <class T, int COUNT>
+RF_DEVICE void rf_bring(rf_chunk* stage, int chunk, int place, const T* from, bool present) {
+  T* to = reinterpret_cast<T*>(stage + chunk) + place;
+  if (COUNT * sizeof(T) >= 4) {
+    rf_copy<COUNT * sizeof(T) >= 4 ? COUNT * (int)sizeof(T) : 4>(to, from, present);
+  } else {
+    *to = T{};
+    if (present) *to = *from;
+  }
+}
+
+// A thread brings the same columns of K for rows that stand STRIDE apart.
+template <class P, class TILE, class R>
+struct rf_loader_a {
+  using T = typename P::Element;
+  static constexpr int COUNT = P::ALIGNED ? P::VECTOR : 1;  // elements at a time
+  static constexpr int DEPTH = TILE::CHUNKS * P::VECTOR;
+  static constexpr int ACROSS = DEPTH / COUNT, STRIDE = RF_THREADS / ACROSS;
+  static constexpr int ROWS = (TILE::BM + STRIDE - 1) / STRIDE;
+  const R& row;
+  int m0, first, column, segment, position;
+  const T* runs[ROWS];
+
+  RF_MEMBER rf_loader_a(const R& row_, int m0_)
+      : row(row_),
+        m0(m0_),
+        first((int)threadIdx.x / ACROSS),
+        column((int)threadIdx.x % ACROSS * COUNT),
+        segment(column / P::LENGTH),
+        position(column % P::LENGTH) {
+    find();
+  }
+  RF_MEMBER void find() {
+    RF_UNROLL
+    for (int i = 0; i < ROWS; ++i) {
+      const int m = m0 + first + i * STRIDE;
+      runs[i] = m < P::M && segment < P::SEGMENTS ? row(m, segment) : nullptr;
+    }
+  }
+  RF_MEMBER void load(rf_chunk* stage) {
+    RF_UNROLL
+    for (int i = 0; i < ROWS; ++i) {
+      const int m = first + i * STRIDE;
+      if (TILE::BM % STRIDE && m >= TILE::BM) break;
+      const T* from = runs[i] + (rf_size)position * P::STEP;
+      const int chunk = column / P::VECTOR * TILE::PITCH_A + m;
+      rf_bring<T, COUNT>(stage, chunk, column % P::VECTOR, from, runs[i] != nullptr);
+    }
+    position += DEPTH;
+    if (position < P::LENGTH) return;
+    segment += position / P::LENGTH;
+    position %= P::LENGTH;
+    find();
+  }
+};
+
+template <class P, class TILE, class B, rf_source SOURCE>
+struct rf_loader_b;
+
+// Panels: a thread brings chunks of the same column.
+template <class P, class TILE, class B>
+struct rf_loader_b<P, TILE, B, RF_FROM_PANELS> {
+  using T = typename P::Element;
+  static constexpr int STRIDE = RF_THREADS / TILE::BN;
+  static constexpr int COUNT = (TILE::CHUNKS + STRIDE - 1) / STRIDE;
+  static constexpr int PANELS = (P::N + RF_PANEL - 1) / RF_PANEL;
+  const T* from;
+  int n, chunk, left;  // chunks of the panel that are left; none in a column that does not exist
+
+  RF_MEMBER rf_loader_b(const B& b, int n0)
+      : n((int)threadIdx.x % TILE::BN), chunk((int)threadIdx.x / TILE::BN) {
+    const int panel = (n0 + n) / RF_PANEL;
+    from = B::panel(b, panel) + (chunk * RF_PANEL + n % RF_PANEL) * P::VECTOR;
+    left = panel < PANELS ? B::DEPTH - chunk : 0;
+  }
+  RF_MEMBER void load(rf_chunk* stage) {
+    RF_UNROLL
+    for (int i = 0; i < COUNT; ++i) {
+      if (TILE::CHUNKS % STRIDE && chunk + i * STRIDE >= TILE::CHUNKS) break;
+      rf_copy<16>(stage + (chunk + i * STRIDE) * TILE::PITCH_B + n,
+                  from + i * STRIDE * RF_PANEL * P::VECTOR, i * STRIDE < left);
+    }
+    from += TILE::CHUNKS * RF_PANEL * P::VECTOR;
+    left -= TILE::CHUNKS;
+  }
+};
+
+// Columns whose chunks lie together: neighbouring threads bring neighbouring chunks of one column.
+template <class P, class TILE, class B>
+struct rf_loader_b<P, TILE, B, RF_ALONG_K> {
+  static constexpr int STRIDE = RF_THREADS / TILE::CHUNKS;
+  static constexpr int COLUMNS = (TILE::BN + STRIDE - 1) / STRIDE;
+  const B& b;
+  int n0, first, chunk, k;
+
+  RF_MEMBER rf_loader_b(const B& b_, int n0_)
+      : b(b_),
+        n0(n0_),
+        first((int)threadIdx.x / TILE::CHUNKS),
+        chunk((int)threadIdx.x % TILE::CHUNKS),
+        k(chunk * P::VECTOR) {}
+  RF_MEMBER void load(rf_chunk* stage) {
+    RF_UNROLL
+    for (int i = 0; i < COLUMNS; ++i) {
+      const int n = first + i * STRIDE;
+      if (TILE::BN % STRIDE && n >= TILE::BN) break;
+      const bool present = k < P::K && n0 + n < P::N;
+      const auto* from = present ? B::at(b, k, n0 + n) : nullptr;
+      rf_copy<16>(stage + chunk * TILE::PITCH_B + n, from, present);
+    }
+    k += TILE::CHUNKS * P::VECTOR;
+  }
+};
+
+template <class P, class TILE, class B>
+struct rf_loader_b<P, TILE, B, RF_ELEMENTS> {
+  using T = typename P::Element;
+  static constexpr int DEPTH = TILE::CHUNKS * P::VECTOR, STRIDE = RF_THREADS / TILE::BN;
+  const B& b;
+  int n0, n, first, k0;
+
+  RF_MEMBER rf_loader_b(const B& b_, int n0_)
+      : b(b_), n0(n0_), n((int)threadIdx.x % TILE::BN), first((int)threadIdx.x / TILE::BN), k0(0) {}
+  RF_MEMBER void load(rf_chunk* stage) {
+    RF_UNROLL
+    for (int k = first; k < DEPTH; k += STRIDE) {
+      const bool present = k0 + k < P::K && n0 + n < P::N;
+      const T* from = present ? B::at(b, k0 + k, n0 + n) : nullptr;
+      rf_bring<T, 1>(stage, k / P::VECTOR * TILE::PITCH_B + n, k % P::VECTOR, from, present);
+    }
+    k0 += DEPTH;
+  }
+};
+
+// Which part of the tile a warp makes, and which chunks it takes.
+template <class TILE>
+struct rf_warp_place {
+  int m, n, group, lane;
+  RF_MEMBER rf_warp_place() {
+    const int warp = (int)threadIdx.x / 32, of_tile = warp % (TILE::WARPS_M * TILE::WARPS_N);
+    m = of_tile / TILE::WARPS_N * TILE::WM;
+    n = of_tile % TILE::WARPS_N * TILE::WN;
+    group = warp / (TILE::WARPS_M * TILE::WARPS_N);
+    lane = (int)threadIdx.x % 32;
+  }
+};
+
+// A thread has rows that are 4 apart and columns that are 8 apart: then a warp reads neighbouring
+// chunks.
+template <class TILE, bool IS_PACKED>
+struct rf_plain_sums {
+  static constexpr int ROWS = TILE::WM / 4, COLUMNS = TILE::WN / 8;
+  static constexpr int COUNT = ROWS * COLUMNS;
+  rf_warp_place<TILE> place;
+  float sums[ROWS][COLUMNS] = {};
+
+  RF_MEMBER int m(int i) const { return place.m + i / COLUMNS * 4 + place.lane / 8; }
+  RF_MEMBER int n(int i) const { return place.n + i % COLUMNS * 8 + place.lane % 8; }
+  RF_MEMBER float& sum(int i) { return sums[i / COLUMNS][i % COLUMNS]; }
+
+  RF_MEMBER void add(const rf_chunk* a_stage, const rf_chunk* b_stage) {
+    struct alignas(16) quad {
+      float of[4];
+    };
+    const quad* a_at = reinterpret_cast<const quad*>(a_stage) + m(0);
+    const quad* b_at = reinterpret_cast<const quad*>(b_stage) + n(0);
+    RF_UNROLL
+    for (int c = 0; c < TILE::CHUNKS / TILE::WARPS_K; ++c) {
+      const int chunk = c * TILE::WARPS_K + place.group;
+      quad b[COLUMNS];
+      RF_UNROLL
+      for (int j = 0; j < COLUMNS; ++j) b[j] = b_at[chunk * TILE::PITCH_B + j * 8];
+      RF_UNROLL
+      for (int i = 0; i < ROWS; ++i) {
+        const quad a = a_at[chunk * TILE::PITCH_A + i * 4];
+        RF_UNROLL
+        for (int k = 0; k < 4; ++k) {
+          RF_UNROLL
+          for (int j = 0; j < COLUMNS; ++j) sums[i][j] += a.of[k] * b[j].of[k];
+        }
+      }
+    }
+  }
+};
+
+// The same by products of small matrices, two chunks at a time.
+template <class TILE, bool IS_PACKED, rf_factors FACTORS>
+struct rf_matrix_sums {
+  static constexpr int ROWS = TILE::WM / 16, COLUMNS = TILE::WN / 8;
+  static constexpr int COUNT = ROWS * COLUMNS * 4;
+  rf_warp_place<TILE> place;
+  float sums[ROWS][COLUMNS][4] = {};
+
+  RF_MEMBER int m(int i) const {
+    return place.m + i / 4 / COLUMNS * 16 + i % 4 / 2 * 8 + place.lane / 4;
+  }
+  RF_MEMBER int n(int i) const {
+    return place.n + i / 4 % COLUMNS * 8 + place.lane % 4 * 2 + i % 2;
+  }
+  RF_MEMBER float& sum(int i) { return sums[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4]; }
+
+  RF_DEVICE void round(unsigned (&parts)[4]) {
+    RF_UNROLL
+    for (int i = 0; i < 4; ++i) parts[i] = rf_to_tf32(parts[i]);
+  }
+  RF_MEMBER void add(const rf_chunk* a_stage, const rf_chunk* b_stage) {
+    const rf_chunk* a_at = a_stage + place.lane / 16 * TILE::PITCH_A + place.m + place.lane % 16;
+    const rf_chunk* b_at = b_stage + place.lane / 8 % 2 * TILE::PITCH_B + place.n +
+                           place.lane / 16 * 8 + place.lane % 8;
+    RF_UNROLL
+    for (int c = 0; c < TILE::CHUNKS / 2 / TILE::WARPS_K; ++c) {
+      const int chunk = (c * TILE::WARPS_K + place.group) * 2;
+      unsigned a[ROWS][4], b[COLUMNS][2];
+      RF_UNROLL
+      for (int i = 0; i < ROWS; ++i) {
+        rf_load_matrices(a[i], a_at + chunk * TILE::PITCH_A + i * 16);
+        if (FACTORS == RF_TF32) round(a[i]);
+      }
+      RF_UNROLL
+      for (int j = 0; j < COLUMNS; j += 2) {
+        unsigned both[4];
+        rf_load_matrices(both, b_at + chunk * TILE::PITCH_B + j * 8);
+        if (FACTORS == RF_TF32 && !IS_PACKED) round(both);
+        b[j][0] = both[0], b[j][1] = both[1], b[j + 1][0] = both[2], b[j + 1][1] = both[3];
+      }
+      rf_multiply<FACTORS>(sums, a, b);
+    }
+  }
+};
+
+// How the products are made: one by one, or by the instructions for small matrices.
+struct rf_plain {
+  template <class TILE, bool IS_PACKED>
+  using Sums = rf_plain_sums<TILE, IS_PACKED>;
+};
+template <rf_factors FACTORS>
+struct rf_matrix {
+  template <class TILE, bool IS_PACKED>
+  using Sums = rf_matrix_sums<TILE, IS_PACKED, FACTORS>;
+};
+
+// The sums of the warps that took other chunks of the same place, through the arena.
+template <class TILE, class SUMS>
+RF_DEVICE void rf_gather_sums(char* arena, SUMS& own) {
+  if (TILE::WARPS_K == 1) return;
+  constexpr int SHARE = TILE::WARPS_M * TILE::WARPS_N * 32;
+  float* parts = reinterpret_cast<float*>(arena) + (int)threadIdx.x % SHARE;
+  rf_copies_wait<0>();
+  rf_sync();
+  RF_UNROLL
+  for (int i = 0; i < SUMS::COUNT; ++i) {
+    const int part = (own.place.group - 1) * SUMS::COUNT + i;
+    if (own.place.group) parts[part * SHARE] = own.sum(i);
+  }
+  rf_sync();
+  for (int group = 0; group < TILE::WARPS_K - 1; ++group) {
+    RF_UNROLL
+    for (int i = 0; i < SUMS::COUNT; ++i) {
+      if (!own.place.group) own.sum(i) += parts[(group * SUMS::COUNT + i) * SHARE];
+    }
+  }
+}
+
+template <class P, class TILE, class HOW, class R, class B, class S>
+RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S store) {
+  constexpr int DEPTH = TILE::CHUNKS * P::VECTOR, STEPS = (P::K + DEPTH - 1) / DEPTH;
+  constexpr int A_CHUNKS = TILE::CHUNKS * TILE::PITCH_A;
+  constexpr int STAGE_CHUNKS = A_CHUNKS + TILE::CHUNKS * TILE::PITCH_B;
+  const int m0 = tile_m * TILE::BM, n0 = tile_n * TILE::BN;
+  rf_chunk* stages = reinterpret_cast<rf_chunk*>(arena);
+  rf_loader_a<P, TILE, R> a_loader(row, m0);
+  rf_loader_b<P, TILE, B, B::SOURCE> b_loader(b, n0);
+  typename HOW::template Sums<TILE, B::SOURCE == RF_FROM_PANELS> own;
+  int next = 0;  // the step to be loaded, and where it goes
+  rf_chunk* to = stages;
+  const auto load = [&] {
+    if (next++ < STEPS) {
+      a_loader.load(to);
+      b_loader.load(to + A_CHUNKS);
+    }
+    rf_copies_commit();
+    to = to == stages + (TILE::STAGES - 1) * STAGE_CHUNKS ? stages : to + STAGE_CHUNKS;
+  };
+  RF_UNROLL
+  for (int i = 0; i < TILE::STAGES - 1; ++i) load();
+  const rf_chunk* stage = stages;
+  RF_NO_UNROLL
+  for (int step = 0; step < STEPS; ++step) {
+    rf_copies_wait<TILE::STAGES - 2>();
+    rf_sync();  // all have what they wait for, and are through with the stage before
+    load();
+    own.add(stage, stage + A_CHUNKS);
+    stage = stage == stages + (TILE::STAGES - 1) * STAGE_CHUNKS ? stages : stage + STAGE_CHUNKS;
+  }
+  rf_gather_sums<TILE>(arena, own);
+  if (own.place.group) return;
+  RF_UNROLL
+  for (int i = 0; i < own.COUNT; ++i) {
+    const int m = m0 + own.m(i), n = n0 + own.n(i);
+    if (m < P::M && n < P::N) store(m, n, own.sum(i));
+  }
+}
+#endif

@@ -1,0 +1,134 @@
+"""What a computation is as a matrix product: rows of A that are runs of K, and columns of B.
+
+A convolution is a product whose rows of A are runs of input channels: one run for each position of
+the kernel window.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from ramforge.compiler.expressions import index as ix
+from ramforge.compiler.expressions.computation import Roles, factors_of
+from ramforge.compiler.expressions.index import Index, Var
+from ramforge.compiler.expressions.placed import Placed
+from ramforge.compiler.expressions.terms import Load
+from ramforge.compiler.ir import DType
+from ramforge.kernels import space
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A computation taken apart into what the tile loop needs."""
+
+    placed: Placed
+    a: Load
+    b: Load
+    batch: tuple[Var, ...]
+    rows: tuple[Var, ...]
+    columns: tuple[Var, ...]
+    segments: tuple[Var, ...]
+    run: tuple[Var, ...]
+    step: int
+
+    @property
+    def m(self) -> int:
+        return space.size_of(self.rows)
+
+    @property
+    def n(self) -> int:
+        return space.size_of(self.columns)
+
+    @property
+    def k(self) -> int:
+        return space.size_of((*self.segments, *self.run))
+
+    @property
+    def batches(self) -> int:
+        return space.size_of(self.batch)
+
+    @property
+    def length(self) -> int:
+        return space.size_of(self.run)
+
+    @property
+    def dtype(self) -> DType:
+        """How the factors are stored."""
+        return self.a.dtype
+
+    @property
+    def vector(self) -> int:
+        """Elements in 16 bytes, the most that a thread copies at once."""
+        return 16 // self.dtype.itemsize
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether the runs of A are whole vectors on 16-byte boundaries."""
+        return self.step == 1 and self._is_in_chunks(self.a)
+
+    @property
+    def has_column_chunks(self) -> bool:
+        """Whether the same holds for the columns of B."""
+        offset = ix.flatten(self.b.indices, self.placed.strides[self.b.slot])
+        step = offset.coefficient(self.run[0]) if self.run else 1
+        return step == 1 and self._is_in_chunks(self.b)
+
+    def _is_in_chunks(self, load: Load) -> bool:
+        offset = ix.flatten(load.indices, self.placed.strides[load.slot])
+        if self.run:
+            offset = offset - ix.of(self.run[0])
+        factors = [self.length, offset.const, *(factor for _, factor in offset.terms)]
+        return all(factor % self.vector == 0 for factor in factors)
+
+
+@functools.lru_cache(maxsize=4096)
+def take_apart(placed: Placed) -> Product | None:
+    computation = placed.computation
+    loads = factors_of(computation)
+    if loads is None or computation.roles is None:
+        return None
+    if computation.reduction_size == 0:
+        return None
+    placed, roles = _without_groups(placed, computation.roles)
+    merged: dict[str, tuple[Var, ...]] = {}
+    for name, axes in (("b", roles.batch), ("m", roles.rows), ("n", roles.columns)):
+        placed, merged[name] = space.merge(placed, _ordered(placed, axes), name)
+    folded = tuple(var for var in computation.reduction if var.size != 1)
+    placed, folded = space.merge(placed, folded, "k")
+    again = factors_of(placed.computation)
+    assert again is not None
+    a, b = again
+    offset = ix.flatten(a.indices, placed.strides[a.slot])
+    run = folded[-1:]
+    step = offset.coefficient(run[0]) if run else 1
+    if run and not _is_plain(a, offset, run[0], step):
+        return None
+    if a.loose_axes() and step != 1:
+        return None
+    return Product(placed, a, b, merged["b"], merged["m"], merged["n"], folded[:-1], run, step)
+
+
+def _without_groups(placed: Placed, roles: Roles) -> tuple[Placed, Roles]:
+    """Make the groups of a grouped convolution a batch axis of their own."""
+    if roles.groups == 1:
+        return placed, roles
+    (channel,) = roles.columns
+    group = Var("group", roles.groups)
+    inner = Var("channel", channel.size // roles.groups)
+    whole = ix.of(group) * inner.size + ix.of(inner)
+    placed = placed.substitute({channel: whole})
+    return placed, Roles((group, *roles.batch), roles.rows, (inner,))
+
+
+def _ordered(placed: Placed, axes: tuple[Var, ...]) -> tuple[Var, ...]:
+    """Output axes in memory order, before them those that are no output axes."""
+    extra = tuple(var for var in axes if var not in placed.computation.axes and var.size != 1)
+    return (*extra, *placed.memory_order(axes))
+
+
+def _is_plain(a: Load, offset: Index, run: Var, step: int) -> bool:
+    """Whether the run variable only ever adds ``step`` to the address."""
+    rest = offset - ix.of(run) * step
+    guards = [a.indices[axis] for axis in a.loose_axes()]
+    return step > 0 and not any(run in ix.variables(index) for index in (rest, *guards))

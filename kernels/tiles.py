@@ -1,0 +1,200 @@
+"""How a matrix product is cut into tiles, and how a block of threads makes one of them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from ramforge.compiler.device import Target
+from ramforge.compiler.expressions.regions import Ints
+from ramforge.compiler.ir import DType
+from ramforge.kernels.product import Product
+
+PANEL = 32  # columns of packed weights that lie together
+_CHUNK_BYTES = 16
+_MOST_SUMS = 64  # of a thread
+_FEWEST_SUMS = 16  # fewer, and warps rather share a place and take other parts of K
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """``stages`` of ``chunks`` x 16 bytes of K each have a place in the arena."""
+
+    m: int
+    n: int
+    chunks: int
+    stages: int
+
+
+_ON_A_CORE = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (16, 32))
+HOST_TILES = tuple(Tile(m, n, 8, 2) for m, n in _ON_A_CORE)
+# The chunks of a stage are a multiple of the warps that share a place.
+TILES = (
+    Tile(128, 128, 4, 3),
+    Tile(128, 64, 4, 3),
+    Tile(64, 128, 4, 3),
+    Tile(64, 64, 4, 4),
+    Tile(64, 32, 8, 3),
+    Tile(32, 64, 8, 3),
+    Tile(32, 32, 8, 4),
+    Tile(16, 64, 8, 4),
+    Tile(16, 32, 8, 4),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Math:
+    """How products are made: the C text, and the least that one warp does at once.
+
+    A thread has ``rows_apart`` x ``columns_apart`` of a warp's sums for each that it holds.
+    """
+
+    text: str
+    warp_m: int
+    warp_n: int
+    rows_apart: int
+    columns_apart: int
+    chunks: int = 1  # that are multiplied together
+    factors: str = ""  # the kind of factors, for a device that has instructions for them
+
+
+PLAIN = Math("rf_plain", 4, 8, 4, 8)
+_MATRIX = {
+    "tf32": Math("rf_matrix<RF_TF32>", 16, 16, 4, 8, 2, "tf32"),
+    "float16": Math("rf_matrix<RF_FLOAT16>", 16, 16, 4, 8, 2, "float16"),
+    "bfloat16": Math("rf_matrix<RF_BFLOAT16>", 16, 16, 4, 8, 2, "bfloat16"),
+}
+
+
+def math_of(product: Product, target: Target) -> Math:
+    """By the type of the factors; floats lose bits only where that is asked for."""
+    if product.dtype is DType.FLOAT32:
+        return _MATRIX["tf32"] if target.precision == "tf32" else PLAIN
+    return _MATRIX[product.dtype.label]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The rTasks of a product and the order in which they are numbered.
+
+    On a GPU the tiles of one block of rows are neighbours: then who reads some rows waits for a
+    few neighbouring rTasks. One core that works off many tiles keeps a panel of weights instead.
+    """
+
+    tile: Tile
+    math: Math
+    warps_m: int
+    warps_n: int
+    tiles_m: int
+    tiles_n: int
+    batches: int
+    threads: int
+    rows_first: bool
+
+    @property
+    def tasks(self) -> int:
+        return self.batches * self.tiles_m * self.tiles_n
+
+    @property
+    def digits(self) -> tuple[str, str, str]:
+        """The C text of the number of the tile along m and n, and of the batch."""
+        whole = self.tiles_m * self.tiles_n
+        if self.rows_first:
+            m, n = _digit("task", 1, self.tiles_m), _digit("task", self.tiles_m, self.tiles_n)
+        else:
+            m, n = _digit("task", self.tiles_n, self.tiles_m), _digit("task", 1, self.tiles_n)
+        return m, n, _digit("task", whole, 0)
+
+    def places(self, task: Ints) -> tuple[Ints, Ints, Ints]:
+        """The same as numbers."""
+        inner = self.tiles_m if self.rows_first else self.tiles_n
+        fast, slow = task % inner, task // inner % (self.tiles_m * self.tiles_n // inner)
+        m, n = (fast, slow) if self.rows_first else (slow, fast)
+        return m, n, task // (self.tiles_m * self.tiles_n)
+
+    @property
+    def template(self) -> str:
+        """The C text of the tile."""
+        tile = self.tile
+        numbers = (tile.m, tile.n, tile.chunks, tile.stages, self.warps_m, self.warps_n)
+        return f"rf_tile<{', '.join(map(str, numbers))}>"
+
+    @property
+    def sharing(self) -> int:
+        """Warps that make the same sums from other parts of K."""
+        return self.threads // 32 // (self.warps_m * self.warps_n)
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Rows and columns of which a thread keeps the sums."""
+        rows = self.tile.m // self.warps_m // self.math.rows_apart
+        return rows, self.tile.n // self.warps_n // self.math.columns_apart
+
+    @property
+    def efficiency(self) -> float:
+        """Multiplications for each load of the inner loop, as a part of both."""
+        m, n = (self.tile.m // 16, self.tile.n // 16) if self.rows_first else self.patch
+        return m * n / (m * n + m + n)
+
+    @property
+    def registers(self) -> int:
+        m, n = self.patch
+        return 56 + m * n + 4 * n
+
+    @property
+    def arena_bytes(self) -> int:
+        tile = self.tile
+        padding = 2 * (8 // tile.chunks)
+        stages = tile.stages * tile.chunks * (tile.m + tile.n + padding) * _CHUNK_BYTES
+        return max(stages, 4 * (self.sharing - 1) * tile.m * tile.n)
+
+
+def grids(product: Product, target: Target) -> list[Grid]:
+    """Every way that makes sense; the smallest tile always does."""
+    tiles = HOST_TILES if target.is_host else TILES
+    math = math_of(product, target)
+    return [
+        _grid(product, tile, math, target)
+        for tile in tiles
+        if _fits(tile, product) and _warps(tile, math, target.threads // 32) is not None
+    ]
+
+
+def _fits(tile: Tile, product: Product) -> bool:
+    """Tiles much larger than the problem only waste threads."""
+    fits_m = tile.m <= 16 or tile.m < 2 * product.m
+    return fits_m and (tile.n <= PANEL or tile.n < 2 * product.n)
+
+
+def _grid(product: Product, tile: Tile, math: Math, target: Target) -> Grid:
+    warps = _warps(tile, math, target.threads // 32)
+    assert warps is not None
+    tiles = -(-product.m // tile.m), -(-product.n // tile.n)
+    return Grid(tile, math, *warps, *tiles, product.batches, target.threads, target.is_host)
+
+
+@functools.cache
+def _warps(tile: Tile, math: Math, warps: int) -> tuple[int, int] | None:
+    """How many stand along m and n. The rest shares K, so that no thread has only a few sums."""
+    found = []
+    for m in _powers(min(warps, tile.m // math.warp_m)):
+        for n in _powers(min(warps // m, tile.n // math.warp_n)):
+            sharing = warps // (m * n)
+            patch_m, patch_n = tile.m // m // math.rows_apart, tile.n // n // math.columns_apart
+            sums = patch_m * patch_n
+            if sums <= _MOST_SUMS and tile.chunks % (sharing * math.chunks) == 0:
+                too_few = max(0, _FEWEST_SUMS - sums)
+                found.append((too_few, sharing, (patch_m + patch_n) / sums, (m, n)))
+    return min(found)[-1] if found else None
+
+
+def _powers(most: int) -> list[int]:
+    return [1 << i for i in range(most.bit_length()) if 1 << i <= most]
+
+
+def _digit(number: str, divisor: int, size: int) -> str:
+    """The C text of ``number / divisor % size``; size 0 is without end."""
+    if size == 1:
+        return "0"
+    text = number if divisor == 1 else f"{number} / {divisor}"
+    return f"{text} % {size}" if size else text
