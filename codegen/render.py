@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from ramforge.codegen import parts, tables
+from ramforge.codegen import parts, sections, tables
 from ramforge.codegen.weights import Weights
 from ramforge.compiler.ir import Graph
 from ramforge.compiler.pipeline import Program
@@ -55,7 +55,7 @@ def render(program: Program, weights: Weights, names: Names) -> str:
 @cache
 def _environment() -> jinja2.Environment:
     folder = resources.files("ramforge.codegen.templates")
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -63,6 +63,8 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    environment.globals.update(rule=sections.rule, PART=sections.PART)
+    return environment
 
 
 def _context(program: Program, weights: Weights, names: Names) -> dict[str, Any]:
@@ -79,7 +81,8 @@ def _context(program: Program, weights: Weights, names: Names) -> dict[str, Any]
         **_ports(program.graph),
         "roperator_names": [c_string(op.name) for op in program.operators] or ['""'],
         "constants": _constants(program, weights, names),
-        "library": [*(_library(name) for name in _ALWAYS), *parts.named(_named(program))],
+        "library": [_library(name) for name in _ALWAYS],
+        "parts": parts.named(_named(program)),
         "bodies": bodies,
         "operands": operands,
         "operators": operators,

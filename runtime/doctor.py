@@ -13,12 +13,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from ramforge.codegen.build import cache, host, nvrtc, toolchain
+from ramforge.codegen.build import cache, host, linked, nvjitlink, nvrtc, toolchain
 
 _OK, _MISSING = "ok", "missing"
 _MINIMUM_PYTHON = (3, 10)
 # From the widest down: the CPU's flag, and the width of its vectors.
 _VECTOR_WIDTHS = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sse2", 128), ("asimd", 128))
+_SAME_SERIES = "pip install 'ramforge[nvrtc]', to build faster after a change"
 _CUDA_SUCCESS = 0
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
@@ -71,6 +72,7 @@ def _checks() -> tuple[tuple[str, Check], ...]:
         ("CPU cores", _cpu_cores),
         ("nvcc", _nvcc),
         ("NVRTC", _nvrtc),
+        ("nvJitLink", _nvjitlink),
         package(
             "cupy",
             ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
@@ -140,6 +142,14 @@ def _nvrtc() -> Finding:
     major, minor = nvrtc.version()
     found = toolchain.find_nvrtc()
     return Finding("NVRTC", _OK, f"{major}.{minor} at {found.path if found else 'unknown'}")
+
+
+def _nvjitlink() -> Finding:
+    major, minor = nvjitlink.version()
+    detail = f"{major}.{minor} at {toolchain.find_nvjitlink()}"
+    if obstacle := linked.obstacle():
+        return Finding("nvJitLink", _MISSING, f"{detail}: {obstacle}", _SAME_SERIES)
+    return Finding("nvJitLink", _OK, detail)
 
 
 def _cuda_device() -> Finding:

@@ -29,7 +29,8 @@ _COUNTS = {
 def render(document: Document) -> str:
     """The document as text."""
     parts = _artifact_parts if document["kind"] == "artifact" else _model_parts
-    return "\n\n".join(parts(document))
+    built = document.get("built")
+    return "\n\n".join([*parts(document), *(_built_parts(built) if built else ())])
 
 
 def _model_parts(document: Document) -> list[str]:
@@ -208,6 +209,27 @@ def _artifact_launches(launches: Sequence[dict[str, Any]]) -> Table:
     rows = [(str(number), *row) for row, number in count.items()]
     head = ("launches", "kernel", "vEUs", "blocks per SM", "threads", "arena bytes")
     return Table("Launches", head, rows)
+
+
+def _built_parts(built: dict[str, Any]) -> list[str]:
+    """What kernels and bodies take of a GPU; a unit of bytes would hide a few spilled ones."""
+    names = ("registers", "shared_bytes", "spill_bytes", "code_bytes")
+    head = ("registers", "shared bytes", "spilled bytes", "code bytes")
+    kernels = Table(
+        f"Kernels, built for {built['architecture']}",
+        ("kernel", "registers at most", *head),
+        [_built_row(row, ("name", "register_cap", *names)) for row in built["kernels"]],
+    )
+    bodies = Table(
+        "Bodies, of which each kernel has those that it runs",
+        ("body", "form", *head),
+        [_built_row(row, ("name", "form", *names)) for row in built["bodies"]],
+    )
+    return [kernels.plain(), bodies.plain()]
+
+
+def _built_row(row: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple("" if row[name] is None else str(row[name]) for name in names)
 
 
 def _size(count: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ramforge.codegen.build import cache, command
-from ramforge.codegen.build.cubin import Cubin, cached_cubin
+from ramforge.codegen.build.cubin import Cubin, cached_cubin, refuse_serialised
 from ramforge.codegen.build.toolchain import Nvcc, find_nvcc
 from ramforge.compiler.errors import ToolchainError
 
@@ -28,7 +28,8 @@ def build_program(source_path: Path, arch: str, output: Path) -> Path:
     options = ("-std=c++17", f"-arch={arch}")
 
     def make(path: Path) -> None:
-        product, _ = command.compile_text((nvcc.path, *options), source)
+        product, log = command.compile_text((nvcc.path, *options), source)
+        refuse_serialised(log)
         path.write_bytes(product)
 
     key = ("nvcc", nvcc.version, *options, source)

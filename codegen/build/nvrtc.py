@@ -20,18 +20,24 @@ _INVALID_OPTION, _COMPILATION_ERROR = 5, 6
 
 
 def compile_cubin(
-    source: str, arch: str, *, name: str = command.SOURCE_NAME, defines: tuple[str, ...] = ()
+    source: str,
+    arch: str,
+    *,
+    name: str = command.SOURCE_NAME,
+    defines: tuple[str, ...] = (),
+    options: tuple[str, ...] = (),
 ) -> Cubin:
     """Compile for ``arch`` (such as ``sm_90a``); a define is ``NAME`` or ``NAME=VALUE``."""
     library = _library()
-    options = (
+    flags = (
         f"--gpu-architecture={arch}",
         "-std=c++17",
         "--ptxas-options=-v",
+        *options,
         *(f"-D{define}" for define in defines),
     )
-    key = ("nvrtc", ".".join(map(str, version())), name, *options, source)
-    return cached_cubin(key, lambda: _compile(library, source, name, options))
+    key = ("nvrtc", ".".join(map(str, version())), name, *flags, source)
+    return cached_cubin(key, lambda: _compile(library, source, name, flags))
 
 
 def version() -> tuple[int, int]:

@@ -78,6 +78,11 @@ def find_nvrtc() -> NvrtcLibrary | None:
     return _nvrtc(os.environ.get("CUDA_HOME", ""), tuple(sys.path))
 
 
+def find_nvjitlink() -> str | None:
+    """NVIDIA's linker as a library, from the places where NVRTC is sought."""
+    return _nvjitlink(os.environ.get("CUDA_HOME", ""), tuple(sys.path))
+
+
 @functools.cache
 def _host_compiler(search_path: str) -> HostCompiler | None:
     for name in _HOST_COMPILERS:
@@ -103,7 +108,7 @@ def _nvcc(search_path: str, cuda_home: str) -> Nvcc | None:
 
 @functools.cache
 def _nvrtc(cuda_home: str, import_path: tuple[str, ...]) -> NvrtcLibrary | None:
-    for folder in _nvrtc_folders(cuda_home, import_path):
+    for folder in _library_folders(cuda_home, import_path, "cuda_nvrtc"):
         library = _newest(folder, "libnvrtc.so.*")
         if library:
             builtins = _newest(folder, "libnvrtc-builtins.so.*")
@@ -112,10 +117,20 @@ def _nvrtc(cuda_home: str, import_path: tuple[str, ...]) -> NvrtcLibrary | None:
     return NvrtcLibrary(name, None) if name else None
 
 
-def _nvrtc_folders(cuda_home: str, import_path: tuple[str, ...]) -> Iterator[Path]:
+@functools.cache
+def _nvjitlink(cuda_home: str, import_path: tuple[str, ...]) -> str | None:
+    for folder in _library_folders(cuda_home, import_path, "nvjitlink"):
+        library = _newest(folder, "libnvJitLink.so.*")
+        if library:
+            return str(library)
+    return ctypes.util.find_library("nvJitLink")
+
+
+def _library_folders(cuda_home: str, import_path: tuple[str, ...], package: str) -> Iterator[Path]:
+    """Where PyPI's packages, of CUDA 13 and of 12, and toolkits keep their libraries."""
     for entry in import_path:
         yield from sorted(Path(entry).glob("nvidia/cu[0-9]*/lib"), reverse=True)
-        yield Path(entry, "nvidia", "cuda_nvrtc", "lib")
+        yield Path(entry, "nvidia", package, "lib")
     for root in _toolkits(cuda_home):
         yield root / "lib64"
         yield from sorted(root.glob("targets/*-linux/lib"))

@@ -1,5 +1,4 @@
-"""The CUDA driver: the emitted file as a cubin (NVRTC, or nvcc without it), loaded and launched
-through cupy.
+"""The CUDA driver: the emitted file as a cubin, loaded and launched through cupy.
 
 Not yet confirmed on a GPU; what can be checked without one (both compilers take the text) is in the
 tests.
@@ -19,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from ramforge.codegen.artifact import Artifact
-from ramforge.codegen.build import cubin, nvcc, nvrtc, toolchain
-from ramforge.codegen.build.cubin import Cubin
-from ramforge.compiler.errors import DeviceError, ToolchainError
+from ramforge.codegen.build import cubin, device, toolchain
+from ramforge.compiler.errors import DeviceError
 from ramforge.compiler.ir import Array
 from ramforge.runtime.drivers.debug import given_up, is_aborted, text_of
 
@@ -74,25 +72,17 @@ def machine() -> dict[str, str | int]:
 
 
 def build_cubin(artifact: Artifact, architecture: str, *, debug: bool = False) -> bytes:
-    """Machine code for one architecture, by NVRTC, or by nvcc where NVRTC is missing or broken.
+    """Machine code for one architecture, by the best compiler that there is.
 
     A kernel that the assembler gave more than its launch has room for is told of: its blocks will
     be fewer than planned.
     """
-    text = text_of(artifact.text(), debug)
-    try:
-        nvrtc.version()
-        compile_cubin: Callable[[str, str], Cubin] = nvrtc.compile_cubin
-    except ToolchainError:
-        if toolchain.find_nvcc() is None:
-            raise
-        compile_cubin = nvcc.compile_cubin
-    built = compile_cubin(text, architecture)
+    built = device.compile_cubin(text_of(artifact.text(), debug), architecture)
     threads = {
         launch["kernel"]: launch["threads"] * launch["blocks_per_sm"]
         for launch in artifact.manifest["schedule"]["launches"]
     }
-    for misfit in cubin.misfits(built.log, threads):
+    for misfit in cubin.misfits(cubin.usage(built), threads):
         log.warning("%s, %s: %s", artifact.source.name, architecture, misfit)
     return built.data
 

@@ -12,8 +12,9 @@ import pytest
 from emulated_runs import branches, emitted, staged
 
 import ramforge
+from ramforge.codegen import units
 from ramforge.codegen.artifact import Artifact
-from ramforge.codegen.build import cubin, nvcc, nvrtc, toolchain
+from ramforge.codegen.build import cubin, device, linked, nvcc, nvrtc, toolchain
 from ramforge.codegen.build.cubin import Cubin
 from ramforge.compiler.errors import ToolchainError
 from ramforge.runtime import gpu_cases
@@ -26,6 +27,7 @@ MOST_STACK = 256
 CompileExample = Callable[..., Artifact]
 
 needs_nvrtc = pytest.mark.skipif(toolchain.find_nvrtc() is None, reason="NVRTC is not installed")
+needs_linker = pytest.mark.skipif(bool(linked.obstacle()), reason=linked.obstacle())
 needs_nvcc = pytest.mark.skipif(toolchain.find_nvcc() is None, reason="nvcc is not installed")
 
 
@@ -41,9 +43,9 @@ def complaints(log: str) -> list[str]:
 def assert_good(built: Cubin, artifact: Artifact) -> None:
     assert built.data[:4] == b"\x7fELF"
     assert complaints(built.log) == []
-    usage = cubin.resource_usage(built.log)
+    usage = cubin.usage(built)
     kernels = {row["kernel"]: row["threads"] * row["blocks_per_sm"] for row in planned(artifact)}
-    assert cubin.misfits(built.log, kernels) == []
+    assert cubin.misfits(usage, kernels) == []
     for kernel, threads in kernels.items():
         assert 0 < usage[kernel].registers <= min(255, cubin.REGISTERS_PER_SM // threads)
         assert usage[kernel].shared_bytes == 0  # the arena is asked for at launch
@@ -67,14 +69,44 @@ def test_a_body_that_two_kernels_share_keeps_to_the_registers_of_each(
     arch: str, tmp_path: Path
 ) -> None:
     """The assembler makes a copy of it for each kernel: the cap of one does not bind the other."""
-    program = staged(branches(), "events", sms=H200_SMS, blocks=(1, 4))
+    program = staged(branches(), "events", sms=H200_SMS, blocks=(2, 1))
     artifact = emitted(program, tmp_path)
     kernels = {row["kernel"]: row["blocks_per_sm"] for row in planned(artifact)}
-    assert kernels == {"rf_kernel_0": 1, "rf_kernel_1": 4}
+    assert kernels == {"rf_kernel_0": 2, "rf_kernel_1": 1}
     built = nvrtc.compile_cubin(artifact.text(), arch)
     assert_good(built, artifact)
-    usage = cubin.resource_usage(built.log)
-    assert usage["rf_kernel_1"].registers <= 64 < usage["rf_kernel_0"].registers
+    usage = cubin.usage(built)
+    assert usage["rf_kernel_0"].registers <= 128 < usage["rf_kernel_1"].registers
+
+
+@needs_linker
+@pytest.mark.parametrize(("schedule", "arch"), [("waves", "sm_80"), ("events", "sm_90a")])
+@pytest.mark.parametrize("model", NAMES)
+def test_linked_units_are_good_too(
+    model: str, schedule: str, arch: str, compile_example: CompileExample
+) -> None:
+    artifact = compile_example(model, schedule, sms=H200_SMS)
+    assert_good(device.compile_cubin(artifact.text(), arch), artifact)
+
+
+@needs_linker
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_a_body_that_two_kernels_share_is_a_unit_for_each(arch: str, tmp_path: Path) -> None:
+    twice = "{ a = MatMul(x, w) b = Softmax(a) c = MatMul(b, v) y = Softmax(c) }"
+    model = gpu_cases.model_of(
+        f"g (float[64, 64] x) => (float[64, 64] y) {twice}", w=(64, 64), v=(64, 64)
+    )
+    artifact = emitted(staged(model, "events", sms=H200_SMS, blocks=(2, 1)), tmp_path)
+    parts = units.split(artifact.text())
+    assert parts is not None
+    most = {units.register_cap(row["threads"] * row["blocks_per_sm"]) for row in planned(artifact)}
+    forms = {(unit.body, unit.register_cap) for unit in parts.bodies}
+    assert len(most) == 2 and len(forms) == 4
+    assert forms == {(body, cap) for body, _ in forms for cap in most}
+    built = linked.compile_cubin(parts, arch)
+    assert_good(built, artifact)
+    usage = cubin.usage(built)
+    assert usage["rf_kernel_0"].registers <= 128 < usage["rf_kernel_1"].registers
 
 
 @needs_nvrtc

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import ramforge.kernels  # noqa: F401  (fills the registry)
-from ramforge.codegen import render, weights
+from ramforge.codegen import render, sections, weights
 from ramforge.compiler import printer
 from ramforge.compiler.device import find_target
 from ramforge.compiler.frontend import import_model
@@ -22,6 +22,7 @@ from ramforge.compiler.schedule import POLICIES
 from ramforge.zoo.builder import Builder
 
 FOLDER = Path(__file__).parent
+LIBRARY = ("library", sections.PART, "kernels", "host")
 CHANNELS, IMAGE, CLASSES = 8, 6, 3
 
 
@@ -47,11 +48,10 @@ def own_text(made: Program) -> str:
     """The emitted text without the library, which is in kernels/ to be read."""
     gathered = weights.gather(made.weights, made.memory.weight_offsets, made.memory.weight_bytes)
     text = render.render(made, gathered, render.Names("tiny.cu", "tiny.safetensors"))
-    head, rest = text.split("// The three worlds", 1)
-    _, bodies = rest.split("// Bodies\n", 1)
-    body, _ = bodies.split("// The persistent loop.", 1)
-    kept = [line for line in head.splitlines() if "sha256" not in line and "DIGEST" not in line]
-    return "\n".join(kept) + f"\n// Bodies\n{body}"
+    head, *rest = (part for part in sections.split(text) if part.title not in LIBRARY)
+    own = head.text + "".join(f"{sections.rule(part.title)}\n{part.text}" for part in rest)
+    kept = [line for line in own.splitlines() if "sha256" not in line and "DIGEST" not in line]
+    return "\n".join(kept) + "\n"
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_log_of_the_assembler_is_read_kernel_by_kernel() -> None:
-    assert cubin.resource_usage(LOG) == {"model": (255, 20, 1024), "helper": (0, 8, 0)}
+    assert cubin.resource_usage(LOG) == {"model": (255, 20, 1024, 0), "helper": (0, 8, 0, 0)}
 
 
 @pytest.mark.parametrize("layout", ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib", "lib64"])

@@ -17,7 +17,7 @@ import pytest
 
 import ramforge
 from ramforge.codegen.artifact import Artifact
-from ramforge.codegen.build import nvcc, nvrtc, toolchain
+from ramforge.codegen.build import cubin, nvcc, nvrtc, toolchain
 from ramforge.codegen.build.cubin import Cubin
 from ramforge.codegen.render import CONTROL_HEADER_WORDS as HEADER
 from ramforge.compiler.device import find_target
@@ -400,7 +400,7 @@ def log_of(kernel: str, registers: int, spills: int) -> str:
 
 @pytest.mark.parametrize(
     ("change", "spills", "said"),
-    [(0, 0, ""), (1, 0, "rf_kernel_0 takes"), (0, 128, ""), (0, 132, "a_body spills 132 bytes")],
+    [(0, 0, ""), (1, 0, "rf_kernel_0 takes"), (0, 144, ""), (0, 148, "a_body spills 148 bytes")],
 )
 def test_what_the_assembler_made_is_held_against_the_plan(
     change: int,
@@ -415,8 +415,8 @@ def test_what_the_assembler_made_is_held_against_the_plan(
     log = log_of("rf_kernel_0", most + change, spills)
     log += "ptxas info    : Function properties for a_body\n"
     log += f"    0 bytes stack frame, {spills} bytes spill stores, 0 bytes spill loads\n"
-    monkeypatch.setattr(nvrtc, "version", lambda: (13, 0))
-    monkeypatch.setattr(nvrtc, "compile_cubin", lambda text, arch: Cubin(b"code", log))
+    monkeypatch.setattr(cuda.device, "compile_cubin", lambda text, arch: Cubin(b"code", log))
+    monkeypatch.setattr(cubin, "usage", lambda built: cubin.resource_usage(built.log))
     assert cuda.build_cubin(artifact, "sm_90a") == b"code"
     assert (said in caplog.text) if said else not caplog.text
 
@@ -480,6 +480,7 @@ def test_nvcc_builds_where_nvrtc_does_not_load(
     monkeypatch.setattr(nvrtc, "version", broken)
     monkeypatch.setattr(toolchain, "find_nvcc", lambda: toolchain.Nvcc("nvcc", "13.0"))
     monkeypatch.setattr(nvcc, "compile_cubin", lambda text, arch: Cubin(arch.encode(), ""))
+    monkeypatch.setattr(cubin, "usage", lambda built: {})
     assert cuda.build_cubin(artifact, "sm_80") == b"sm_80"
     monkeypatch.setattr(toolchain, "find_nvcc", lambda: None)
     with pytest.raises(ToolchainError, match="does not load"):

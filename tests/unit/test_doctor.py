@@ -20,6 +20,7 @@ EXPECTED = (
     "CPU cores",
     "nvcc",
     "NVRTC",
+    "nvJitLink",
     "cupy",
     "CUDA device",
     "build cache",

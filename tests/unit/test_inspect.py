@@ -14,11 +14,13 @@ from click.testing import CliRunner
 
 import ramforge
 from ramforge.codegen.artifact import Artifact
+from ramforge.codegen.build import linked
 from ramforge.compiler.errors import UnsupportedModel
 from ramforge.runtime import cli
 from ramforge.zoo import MODELS
 
 NAME = "resnet_small"
+needs_linker = pytest.mark.skipif(bool(linked.obstacle()), reason=linked.obstacle())
 WIDTH = 120
 
 
@@ -224,3 +226,49 @@ def test_a_broken_artefact_is_exit_code_4(artifact: Artifact, tmp_path: Path) ->
     copy.write_bytes(artifact.source.read_bytes())
     code, _, said = inspect(copy)
     assert code == 4 and "fix:" in said
+
+
+@needs_linker
+def test_what_is_built_is_told_of_every_kernel_and_every_body(artifact: Artifact) -> None:
+    built = document(artifact.source, "--kernels")["built"]
+    launches = artifact.manifest["schedule"]["launches"]
+    assert built["architecture"] == artifact.manifest["target"]["architecture"]
+    assert {row["name"] for row in built["kernels"]} == {row["kernel"] for row in launches}
+    for row in built["kernels"]:
+        own = [launch for launch in launches if launch["kernel"] == row["name"]]
+        assert row["shared_bytes"] == max(launch["arena_bytes"] for launch in own)
+        assert 0 < row["registers"] <= row["register_cap"] and row["code_bytes"] > 0
+    arenas = {row["body"]: row["arena_bytes"] for row in artifact.manifest["roperators"]}
+    assert {row["name"]: row["shared_bytes"] for row in built["bodies"]} == arenas
+    assert any(arenas.values())
+    (cap,) = {row["register_cap"] for row in built["kernels"]}
+    assert {row["form"] for row in built["bodies"]} == {f"r{cap}"}
+    assert all(0 < row["registers"] <= cap for row in built["bodies"])
+
+
+@needs_linker
+def test_bodies_are_told_of_in_one_file_too(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linked, "obstacle", lambda: "no linker")
+    rows = document(artifact.source, "--kernels")["built"]["bodies"]
+    assert {row["name"] for row in rows} == {r["body"] for r in artifact.manifest["roperators"]}
+    assert {(row["form"], row["registers"]) for row in rows} == {("rf_kernel_0", None)}
+    assert all(row["code_bytes"] > 0 for row in rows)
+
+
+@needs_linker
+def test_what_is_built_has_tables_for_a_model_too(model: Path, artifact: Artifact) -> None:
+    code, out, said = inspect(model, "--kernels")
+    assert code == 0, said
+    lines = out.splitlines()
+    assert "Kernels, built for sm_90a" in lines and max(map(len, lines)) <= WIDTH
+    bodies = lines[next(at for at, line in enumerate(lines) if line.startswith("Bodies")) + 2 :]
+    assert {line.split()[0] for line in bodies} == {
+        row["body"] for row in artifact.manifest["roperators"]
+    }
+
+
+def test_the_host_has_no_registers_to_tell_of(model: Path) -> None:
+    code, out, said = inspect(model, "--kernels", "--target", "host:2")
+    assert (code, out) == (4, "") and "--target h200" in said
