@@ -23,7 +23,8 @@ from ramforge.compiler.device import RESERVED_BYTES, Target
 from ramforge.compiler.errors import RamforgeError
 from ramforge.compiler.expressions.regions import Boxes, Ints
 from ramforge.compiler.ir import Graph
-from ramforge.compiler.memory import ALIGNMENT, WEIGHTS, WORKSPACE, Memory, Place, neighbours
+from ramforge.compiler.memory import WEIGHTS, WORKSPACE, Memory, Place, neighbours
+from ramforge.compiler.packing import ALIGNMENT
 from ramforge.compiler.plan import Entries, Kind, Launch, Plan
 from ramforge.compiler.rprogram import ROperator
 

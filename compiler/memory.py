@@ -3,32 +3,28 @@
 A buffer belongs to an alias set of tensors (today always one; a cache that is input and output at
 once will be two). Two buffers may share memory if one is dead in every step in which the other
 lives. Where steps are not kept apart by barriers the writer of the later one has to wait for the
-users of the earlier one: ``conflicts`` says for whom.
+users of the earlier one: ``conflicts`` says for whom. Offsets are chosen so that it seldom waits
+for longer than it would anyway, as far as the workspace stays within ``SPARE`` of what lives at
+once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ramforge.compiler.expressions.regions import Ints
 from ramforge.compiler.ir import Graph
+from ramforge.compiler.packing import Buffer, Delay, live_peak, pack
 from ramforge.compiler.rprogram import ROperator
 
-ALIGNMENT = 256
 WORKSPACE, WEIGHTS = 0, 1
+# How much more than what lives at once a workspace may take, in percent.
+SPARE = 10
 
-
-@dataclass(frozen=True, slots=True)
-class Buffer:
-    """A piece of the workspace and the steps during which it holds something."""
-
-    tensors: tuple[str, ...]
-    nbytes: int
-    first_step: int
-    last_step: int
+# How much longer an rOperator waits if it may not begin before a user, the other one, is done.
+Wait = Callable[[int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +52,11 @@ def plan_memory(
     operators: Sequence[ROperator],
     steps: Sequence[int],
     weights: Mapping[str, int],
-    slack: int = 0,
+    wait: Wait | None = None,
 ) -> Memory:
     """Place all tensors; ``steps`` is when each rOperator runs, ``weights`` gives the size in bytes
-    of each constant operand, in file order. Memory is taken again ``slack`` steps later than it
-    could be.
+    of each constant operand, in file order. ``wait(writer, user)`` is for plans that do not keep
+    steps apart.
     """
     places: dict[str, Place] = {}
     for number, name in enumerate((*graph.inputs, *graph.outputs)):
@@ -69,11 +65,35 @@ def plan_memory(
     for name, offset in weight_offsets.items():
         places[name] = Place(WEIGHTS, offset)
     buffers = _lifetimes(graph, operators, steps, places)
-    offsets, size = _pack(buffers, slack)
-    for buffer, offset in zip(buffers, offsets, strict=True):
+    peak = live_peak(buffers)
+    delay = _delay(buffers, operators, steps, wait) if wait else None
+    packed = pack(buffers, peak * (100 + SPARE) // 100, delay)
+    for buffer, offset in zip(buffers, packed.offsets, strict=True):
         for name in buffer.tensors:
             places[name] = Place(WORKSPACE, offset)
-    return Memory(places, tuple(buffers), size, _peak(buffers), weight_offsets, weight_bytes)
+    return Memory(places, tuple(buffers), packed.size, peak, weight_offsets, weight_bytes)
+
+
+def _delay(
+    buffers: Sequence[Buffer], operators: Sequence[ROperator], steps: Sequence[int], wait: Wait
+) -> Delay:
+    """How much longer the writer of one buffer waits if it has to for the last users of another."""
+    number_of = {name: n for n, buffer in enumerate(buffers) for name in buffer.tensors}
+    last_users: list[set[int]] = [set() for _ in buffers]
+    first_writers: list[set[int]] = [set() for _ in buffers]
+    for number, operator in enumerate(operators):
+        for name in operator.variant.operands:
+            if name in number_of:
+                buffer = number_of[name]
+                if steps[number] == buffers[buffer].last_step:
+                    last_users[buffer].add(number)
+                if steps[number] == buffers[buffer].first_step:
+                    first_writers[buffer].add(number)
+
+    def delay(before: int, after: int) -> float:
+        return max(wait(one, other) for one in first_writers[after] for other in last_users[before])
+
+    return delay
 
 
 def _weights(sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
@@ -100,51 +120,6 @@ def _lifetimes(
             first[name] = min(first.get(name, step), step)
             last[name] = max(last.get(name, step), step)
     return [Buffer((name,), graph.tensor(name).nbytes, first[name], last[name]) for name in first]
-
-
-def _pack(buffers: list[Buffer], slack: int = 0) -> tuple[list[int], int]:
-    """Largest first, each at the lowest offset that is free during all of its steps."""
-    order = sorted(
-        range(len(buffers)), key=lambda i: (-buffers[i].nbytes, buffers[i].first_step, i)
-    )
-    first, last, start, end = np.zeros((4, len(buffers)), dtype=np.int64)
-    offsets = [0] * len(buffers)
-    for placed, number in enumerate(order):
-        buffer = buffers[number]
-        alive = first[:placed] <= buffer.last_step + slack
-        alive &= last[:placed] + slack >= buffer.first_step
-        offsets[number] = _lowest_gap(start[:placed][alive], end[:placed][alive], buffer.nbytes)
-        first[placed], last[placed] = buffer.first_step, buffer.last_step
-        start[placed] = offsets[number]
-        end[placed] = offsets[number] + _aligned(buffer.nbytes)
-    return offsets, int(end.max(initial=0))
-
-
-def _lowest_gap(start: Ints, end: Ints, nbytes: int) -> int:
-    """The lowest offset at which this many bytes meet none of the spans."""
-    if not len(start):
-        return 0
-    order = np.argsort(start, kind="stable")
-    reached = np.concatenate([[0], np.maximum.accumulate(end[order])])
-    fits = reached[:-1] + nbytes <= start[order]
-    return int(reached[np.argmax(fits)] if fits.any() else reached[-1])
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
-
-
-def _peak(buffers: list[Buffer]) -> int:
-    """The most bytes that are alive in one step: no plan of memory can need less."""
-    change: dict[int, int] = {}
-    for buffer in buffers:
-        change[buffer.first_step] = change.get(buffer.first_step, 0) + _aligned(buffer.nbytes)
-        change[buffer.last_step + 1] = change.get(buffer.last_step + 1, 0) - _aligned(buffer.nbytes)
-    peak = live = 0
-    for step in sorted(change):
-        live += change[step]
-        peak = max(peak, live)
-    return peak
 
 
 def conflicts(

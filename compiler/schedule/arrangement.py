@@ -6,7 +6,7 @@ makes a Plan of it by adding the synchronisation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -50,11 +50,52 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Need:
+    """What the lanes of an rOperator need of another one: for each entry of its share the tasks
+    from ``span[0]`` to ``span[1]``, none where these are equal; all of it if there is no span.
+    """
+
+    source: int
+    span: tuple[Ints, Ints] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Needs:
+    """What rOperators need of each other where no barrier keeps their waves apart.
+
+    ``reads`` are the sources of what each of them reads, as far as they run in the same stage, the
+    latest first; ``periods`` gives sizes of groups that follow how the tasks of one of them go
+    through what it writes. ``begin_ns`` and ``end_ns`` say when it should run, from the start of
+    its stage.
+    """
+
+    reads: Mapping[int, Sequence[Need]]
+    periods: Callable[[int], set[int]]
+    stage: Sequence[int]
+    begin_ns: Sequence[float]
+    end_ns: Sequence[float]
+
+    def wait_ns(self, writer: int, user: int) -> float:
+        """How much longer the writer is predicted to wait if it has to for the user to be done.
+
+        Never quite nothing, unless it waits for all of that anyway: its first tasks may be early.
+        """
+        if self.stage[user] != self.stage[writer]:
+            return 0.0
+        if any(need.source == user and need.span is None for need in self.reads[writer]):
+            return 0.0
+        return max(self.end_ns[user] - self.begin_ns[writer], 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Arrangement:
-    """Stages one after the other, and the share of each rOperator."""
+    """Stages one after the other, and the share of each rOperator; what they need of each other, if
+    the policy does without barriers between waves.
+    """
 
     stages: tuple[Stage, ...]
     shares: tuple[Share, ...]
+    needs: Needs | None = None
 
     @property
     def steps(self) -> tuple[int, ...]:

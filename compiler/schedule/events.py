@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,15 @@ from ramforge.compiler.plan import (
     is_rough,
 )
 from ramforge.compiler.rprogram import ROperator
-from ramforge.compiler.schedule.arrangement import Arrangement, Share, Stage, place, writers
+from ramforge.compiler.schedule.arrangement import (
+    Arrangement,
+    Need,
+    Needs,
+    Share,
+    Stage,
+    place,
+    writers,
+)
 from ramforge.compiler.schedule.known import MOST_GROUPS, Known
 from ramforge.compiler.schedule.policy import Conflicts, Operators, Policy
 from ramforge.compiler.schedule.tiles import Tiles
@@ -41,10 +49,12 @@ MOST_ROWS = 16
 def _arrange(operators: Operators, stages: tuple[Stage, ...], cost: CostModel) -> Arrangement:
     """Each rOperator on the vEUs that are free first once what it reads should be there."""
     shares: dict[int, Share] = {}
+    stage_of = [0] * len(operators)
+    begin = [0.0] * len(operators)
     done = [0.0] * len(operators)
     writer = writers(operators)
     ordered = []
-    for stage in stages:
+    for at, stage in enumerate(stages):
         ready = np.zeros(stage.device.units)
         event_ns = cost.sync(stage.device.target).event_ns
         inside = set(stage.operators)
@@ -56,28 +66,24 @@ def _arrange(operators: Operators, stages: tuple[Stage, ...], cost: CostModel) -
             for number in wave:
                 sources = {writer.get(name) for name in operators[number].variant.reads} & inside
                 after = max((done[n] + event_ns for n in sources if n is not None), default=0.0)
+                free = ready.copy()
                 share = place(operators[number].tasks, times[number], ready, after)
                 shares[number] = share
+                stage_of[number] = at
+                begin[number] = max(after, float(free[share.lane].min()))
                 done[number] = float(ready[share.lane].max())
         ordered.append(Stage(stage.device, tuple(waves)))
-    return Arrangement(tuple(ordered), tuple(shares[number] for number in range(len(operators))))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Need:
-    """What the lanes of an rOperator need of another one: for each entry of its share the tasks
-    from ``span[0]`` to ``span[1]``, none where these are equal; all of it if there is no span.
-    """
-
-    source: int
-    span: tuple[Ints, Ints] | None = None
+    parts = tuple(shares[number] for number in range(len(operators)))
+    finder = _Finder(operators, parts)
+    reads = {number: needs for stage in ordered for number, needs in finder.needs(stage)}
+    needs = Needs(reads, finder.periods, stage_of, begin, done)
+    return Arrangement(tuple(ordered), parts, needs)
 
 
 def _synchronise(operators: Operators, arranged: Arrangement, conflicts: Conflicts) -> Plan:
-    finder = _Finder(operators, arranged)
     launches, implied = [], 0
     for stage in arranged.stages:
-        builder = _Builder(operators, arranged, stage, finder, conflicts)
+        builder = _Builder(operators, arranged, stage, conflicts)
         launches.append(builder.launch())
         implied += builder.implied
     return Plan("events", tuple(launches), arranged.steps, implied)
@@ -86,37 +92,27 @@ def _synchronise(operators: Operators, arranged: Arrangement, conflicts: Conflic
 class _Finder:
     """Finds who needs whom, by regions."""
 
-    def __init__(self, operators: Operators, arranged: Arrangement) -> None:
+    def __init__(self, operators: Operators, shares: Sequence[Share]) -> None:
         self._operators = operators
-        self._shares = arranged.shares
+        self._shares = shares
         self._writer = writers(operators)
         self._tiles: dict[str, Tiles] = {}
 
-    def needs(self, stage: Stage, conflicts: Conflicts) -> dict[int, list[Need]]:
-        """For each rOperator of a stage what it needs of others in it, the latest first."""
+    def needs(self, stage: Stage) -> Iterator[tuple[int, list[Need]]]:
+        """For each rOperator of a stage what it reads of others in it, the latest first."""
         place_of = {number: at for at, number in enumerate(stage.operators)}
-        found = {}
         for number in stage.operators:
-            own: dict[int, Need] = {
-                source: Need(source) for source in conflicts.get(number, ()) if source in place_of
-            }
+            own: dict[int, tuple[Ints, Ints]] = {}
             for source, low, high in self._reads(number):
-                if source not in place_of:
-                    continue
-                known = own.get(source)
-                if known is None:
-                    own[source] = Need(source, (low, high))
-                elif known.span is not None:
-                    own[source] = Need(source, _hull(*known.span, low, high))
+                if source in place_of:
+                    known = own.get(source)
+                    own[source] = _hull(*known, low, high) if known else (low, high)
             order = sorted(own, key=place_of.__getitem__, reverse=True)
-            found[number] = [self._simplified(own[source]) for source in order]
-        return found
+            yield number, [self._need(source, *own[source]) for source in order]
 
-    def _simplified(self, need: Need) -> Need:
-        if need.span is None or need.span[0].any():
-            return need
-        all_of_it = bool((need.span[1] == self._operators[need.source].tasks).all())
-        return Need(need.source) if all_of_it else need
+    def _need(self, source: int, low: Ints, high: Ints) -> Need:
+        all_of_it = not low.any() and bool((high == self._operators[source].tasks).all())
+        return Need(source) if all_of_it else Need(source, (low, high))
 
     def periods(self, number: int) -> set[int]:
         """Sizes of groups that follow how the tasks go through what they write."""
@@ -150,6 +146,17 @@ def _hull(low: Ints, high: Ints, other_low: Ints, other_high: Ints) -> tuple[Int
     return joined_low, joined_high
 
 
+def _all_needs(stage: Stage, needs: Needs, conflicts: Conflicts) -> dict[int, list[Need]]:
+    """What is read, and those that still use the memory that is written."""
+    place_of = {number: at for at, number in enumerate(stage.operators)}
+    found = {}
+    for number in stage.operators:
+        own = {need.source: need for need in needs.reads[number]}
+        own.update({n: Need(n) for n in conflicts.get(number, ()) if n in place_of})
+        found[number] = [own[n] for n in sorted(own, key=place_of.__getitem__, reverse=True)]
+    return found
+
+
 class _Builder:
     """Makes the launch of one stage: rows in topological order, and the events they speak of."""
 
@@ -158,14 +165,14 @@ class _Builder:
         operators: Operators,
         arranged: Arrangement,
         stage: Stage,
-        finder: _Finder,
         conflicts: Conflicts,
     ) -> None:
         self._operators = operators
         self._shares = arranged.shares
         self._stage = stage
-        self._needs = needs = finder.needs(stage, conflicts)
-        self._group = _group_sizes(operators, arranged.shares, needs, finder.periods)
+        assert arranged.needs is not None
+        self._needs = needs = _all_needs(stage, arranged.needs, conflicts)
+        self._group = _group_sizes(operators, arranged.shares, needs, arranged.needs.periods)
         self._last_use = {need.source: n for n in stage.operators for need in needs[n]}
         self._known = Known(stage.device.units)
         self._parts: list[Part] = []
@@ -299,5 +306,4 @@ EVENTS = Policy(
     "each rTask waits for what it reads, in one launch",
     _arrange,
     _synchronise,
-    slack=1,
 )

@@ -21,8 +21,7 @@ class Policy:
     """One way to schedule: ``arrange`` puts the rTasks of each stage on its vEUs, ``synchronise``
     makes the Plan.
 
-    ``is_alone``: every rOperator is a launch of its own. ``slack`` is for how many steps after its
-    last use a tensor keeps its memory, so that those who come next need not wait for it.
+    ``is_alone``: every rOperator is a launch of its own.
     """
 
     name: str
@@ -30,4 +29,3 @@ class Policy:
     arrange: Callable[[Operators, tuple[Stage, ...], CostModel], Arrangement]
     synchronise: Callable[[Operators, Arrangement, Conflicts], Plan]
     is_alone: bool = False
-    slack: int = 0

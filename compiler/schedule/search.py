@@ -120,7 +120,8 @@ def plan(
     with _no_collection():
         arranged = policy.arrange(operators, stages, cost)
         steps = arranged.steps
-        memory = plan_memory(graph, operators, steps, sizes(operators), policy.slack)
+        wait = arranged.needs.wait_ns if arranged.needs else None
+        memory = plan_memory(graph, operators, steps, sizes(operators), wait)
         made = policy.synchronise(operators, arranged, conflicts(memory, operators, steps))
     return Scheduled(operators, made, memory, target, cost)
 

@@ -22,7 +22,8 @@ from program_support import (
 )
 
 from ramforge.compiler.check import BrokenInvariant
-from ramforge.compiler.memory import ALIGNMENT, WEIGHTS, WORKSPACE, Place
+from ramforge.compiler.memory import WEIGHTS, WORKSPACE, Place
+from ramforge.compiler.packing import ALIGNMENT
 from ramforge.compiler.plan import Events, Kind, Row, Rows
 from ramforge.compiler.schedule import POLICIES
 
