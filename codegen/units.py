@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ramforge.codegen import parts, sections
+from ramforge.codegen.parts import Part
 from ramforge.codegen.sections import PART, Section
 
 _REGISTERS_PER_SM = 65536
@@ -59,6 +60,14 @@ class Units:
     schedule: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Library:
+    """The library as it stands in a file: what every text gets, and what some need."""
+
+    always: Part
+    optional: tuple[Part, ...]
+
+
 def register_cap(threads: int) -> int:
     """What a thread may have, where so many are on an SM at once."""
     return min(_MOST_REGISTERS, _REGISTERS_PER_SM // threads // _REGISTER_UNIT * _REGISTER_UNIT)
@@ -71,18 +80,19 @@ def split(text: str) -> Units | None:
     if not {"constants", "library", "bodies", "choice of a body", "kernels"} <= file.keys():
         return None
     constants = _defines(file["constants"])
+    library = _library(found)
     caps = _caps(file["constants"], file["kernels"])
     users = _users(file["choice of a body"], caps)
     bodies = {match[1]: match[0] for match in _BODY.finditer(file["bodies"])}
     made = tuple(
-        Unit(name, cap, _with_needs(_unit_text(name, cap, bodies[name]), found, constants))
+        Unit(name, cap, _with_needs(_unit_text(name, cap, bodies[name]), library, constants))
         for name, by_kernel in users.items()
         for cap in sorted(set(by_kernel.values()))
     )
     schedule = _choice(file["choice of a body"], users) + file["schedule"] + file["kernels"]
     # what was put before the file (RF_DEBUG and its like) is about waits and launches, not bodies
     modes = _defines(file[""])
-    return Units(made, _with_needs(schedule, found, modes | constants))
+    return Units(made, _with_needs(schedule, library, modes | constants))
 
 
 def _defines(text: str) -> dict[str, str]:
@@ -107,22 +117,29 @@ def _users(choice: str, caps: Mapping[int, int]) -> dict[str, dict[int, int]]:
     }
 
 
-def _with_needs(text: str, file: Sequence[Section], constants: Mapping[str, str]) -> str:
-    """A text behind the parts of the library and the constants that it names."""
-    library = _library(file, text)
-    words = _words(library + text)
-    lines = [line for name, line in constants.items() if name in words]
-    return "\n".join([*lines, "", library + text])
-
-
-def _library(file: Sequence[Section], text: str) -> str:
-    """What every file has, and the parts that the text needs, each behind those that it needs."""
-    kept: list[str] = []
-    for part in reversed([section.text for section in file if section.title == PART]):
-        if parts.defined(part) & _words("".join([*kept, text])):
-            kept.insert(0, part)
+def _library(file: Sequence[Section]) -> _Library:
+    texts = [section.text for section in file if section.title == PART]
     (always,) = (section.text for section in file if section.title == "library")
-    return "".join([always, *kept])
+    return _Library(_part(always), tuple(map(_part, texts)))
+
+
+def _part(text: str) -> Part:
+    return Part("", text, parts.defined(text), _words(text))
+
+
+def _with_needs(text: str, library: _Library, constants: Mapping[str, str]) -> str:
+    """A text behind the constants and the parts of the library that it names, each part behind
+    those that it needs itself.
+    """
+    named = _words(text)
+    kept: list[str] = []
+    for part in reversed(library.optional):
+        if part.defines & named:
+            kept.insert(0, part.text)
+            named |= part.names
+    named |= library.always.names
+    lines = [line for name, line in constants.items() if name in named]
+    return "\n".join([*lines, "", "".join([library.always.text, *kept, text])])
 
 
 def _words(text: str) -> frozenset[str]:
