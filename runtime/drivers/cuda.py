@@ -67,6 +67,7 @@ def machine() -> dict[str, str | int]:
         "driver": int(runtime.driverGetVersion()),
         "cupy": str(cupy.__version__),
         "nvrtc": found[0].path if found[0] else "",
+        "nvjitlink": toolchain.find_nvjitlink() or "",
         "nvcc": found[1].version if found[1] else "",
     }
 
