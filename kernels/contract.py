@@ -25,6 +25,8 @@ from ramforge.kernels import space
 from ramforge.kernels.product import Product, take_apart
 from ramforge.kernels.tiles import PANEL, Grid, grids
 
+_SHORT_RUN = 8  # as in contract_host.cuh: a row of shorter ones is gathered
+
 
 def fits(placed: Placed) -> bool:
     return take_apart(placed) is not None
@@ -59,7 +61,7 @@ def _design(product: Product, grid: Grid, cost: TaskCost, vector: int) -> Design
     """
     reads, writes = _regions(product, grid)
     packings = {}
-    if _is_packable(product):
+    if product.is_packable:
         packings[product.b.slot] = Packing(
             _label(product, grid, vector),
             _panel_bytes(product, vector) * product.batches * -(-product.n // PANEL),
@@ -67,15 +69,6 @@ def _design(product: Product, grid: Grid, cost: TaskCost, vector: int) -> Design
         )
     body = _body(product, grid, vector if packings else 0)
     return Design(body, grid.tasks, reads, writes, cost, packings)
-
-
-def _is_packable(product: Product) -> bool:
-    """A constant that is read as B and nowhere else; an epilogue that reads it too wants it as it
-    is.
-    """
-    slot = product.b.slot
-    readers = [load for load in product.placed.computation.loads() if load.slot == slot]
-    return product.placed.constants[slot] and len(readers) == 1
 
 
 def _label(product: Product, grid: Grid, vector: int) -> str:
@@ -138,12 +131,14 @@ def _body(product: Product, grid: Grid, vector: int) -> Body:
 
 
 def _host_arena_bytes(product: Product, grid: Grid, vector: int) -> int:
-    """Sums and runs; B where it is not read in place, and A where it is no float."""
+    """Sums and runs; B where it is not read in place, and A where it is gathered."""
     tile, is_float = grid.tile, product.dtype is DType.FLOAT32
-    needed = 4 * tile.m * tile.n + 8 * space.size_of(product.segments) * tile.m
+    segments = space.size_of(product.segments)
+    needed = 4 * tile.m * tile.n + 8 * segments * tile.m
     if vector != 1 or not is_float:
         needed += 4 * product.k * tile.n
-    return needed if is_float else needed + 4 * product.k * tile.m
+    is_gathered = not is_float or (segments > 1 and product.length < _SHORT_RUN)
+    return needed + 4 * product.k * tile.m if is_gathered else needed
 
 
 def _prefetch_text(product: Product, grid: Grid, vector: int) -> str:
@@ -175,15 +170,14 @@ def _text(product: Product, grid: Grid, vector: int) -> str:
     lines = [
         *addresses,
         space.output_pointer(placed, len(placed.tensors)),
-        f"const int tile_m = {tile_m};",
+        *([] if grid.is_few else [f"const int tile_m = {tile_m};"]),
         f"const int tile_n = {tile_n};",
     ]
     if product.batch:
         lines.append(f"const int batch = {batch_digit};")
     lines += batch
     lines += [
-        f"rf_contract<{problem}, {grid.template}, {grid.math.text}>(",
-        "    arena, tile_m, tile_n,",
+        grid.call(problem),
         f"    RF_LAMBDA(int m, int segment) -> const {kind}* {{",
         *space.indent(_row_lines(product, dict(names)), 6),
         "    },",

@@ -25,22 +25,34 @@ struct rf_chunks {
 };
 
 // ROWS x (2 vectors) of the output stay in registers for a chunk; `runs` points at the first row's
-// runs. Without `first` the sums go on from what an earlier chunk left in `out`.
+// runs. Without `first` the sums go on from what an earlier chunk left in `out`. A single row has
+// several sums side by side, for each addition waits for the one before.
 template <class P, int PITCH, int ROWS>
 RF_DEVICE void rf_register_tile(const float* const* runs, int segments, int start, int length,
                                 const float* panel, float* out, int out_pitch, bool first) {
-  rf_vector sums[ROWS][2];
+  constexpr int CHAINS = ROWS == 1 ? 4 : 1;
+  rf_vector sums[ROWS * CHAINS][2] = {};
   RF_UNROLL
   for (int r = 0; r < ROWS; ++r) {
     const float* row = out + r * out_pitch;
-    sums[r][0] = first ? rf_vector{} : *(const rf_vector*)row;
-    sums[r][1] = first ? rf_vector{} : *(const rf_vector*)(row + RF_WIDTH);
+    if (!first) sums[r][0] = *(const rf_vector*)row;
+    if (!first) sums[r][1] = *(const rf_vector*)(row + RF_WIDTH);
   }
   for (int s = 0; s < segments; ++s) {
     const float* a[ROWS];
     RF_UNROLL
     for (int r = 0; r < ROWS; ++r) a[r] = runs[s * PITCH + r] + (rf_size)start * P::STEP;
-    for (int k = 0; k < length; ++k) {
+    int k = 0;
+    for (; CHAINS > 1 && k + CHAINS <= length; k += CHAINS) {
+      RF_UNROLL
+      for (int c = 0; c < CHAINS; ++c) {
+        const rf_vector value = a[0][(rf_size)(k + c) * P::STEP] - rf_vector{};
+        sums[c][0] += value * *(const rf_vector*)panel;
+        sums[c][1] += value * *(const rf_vector*)(panel + RF_WIDTH);
+        panel += RF_PANEL;
+      }
+    }
+    for (; k < length; ++k) {
       const rf_vector b0 = *(const rf_vector*)panel, b1 = *(const rf_vector*)(panel + RF_WIDTH);
       RF_UNROLL
       for (int r = 0; r < ROWS; ++r) {
@@ -51,6 +63,11 @@ RF_DEVICE void rf_register_tile(const float* const* runs, int segments, int star
       }
       panel += RF_PANEL;
     }
+  }
+  RF_UNROLL
+  for (int c = 1; c < CHAINS; ++c) {
+    sums[0][0] += sums[c][0];
+    sums[0][1] += sums[c][1];
   }
   RF_UNROLL
   for (int r = 0; r < ROWS; ++r) {
@@ -84,26 +101,34 @@ RF_DEVICE void rf_panel_chunk(const float* const* runs, int segments, int start,
                               out_pitch, first);
 }
 
-// What the loops see of a problem, once its operands are floats.
-template <class P, bool IS_FLOAT>
-struct rf_in_floats {
-  static constexpr int K = P::K, SEGMENTS = P::SEGMENTS, LENGTH = P::LENGTH;
-  static constexpr int STEP = IS_FLOAT ? P::STEP : 1;
+// What the loops see of a problem. Rows that are no floats, or many short runs, are brought
+// together in the arena first, and are one run then.
+template <class P>
+struct rf_gathered {
+  static constexpr bool IS_FLOAT = sizeof(typename P::Element) == 4;
+  static constexpr bool IS_COPY = !IS_FLOAT || (P::SEGMENTS > 1 && P::LENGTH < 8);
+  static constexpr int K = P::K, SEGMENTS = IS_COPY ? 1 : P::SEGMENTS;
+  static constexpr int LENGTH = K / SEGMENTS, STEP = IS_COPY ? 1 : P::STEP;
 };
 
-// Where the run of each row starts; what is no float becomes one, all rows in a piece of the arena.
+// Where the runs of each row start.
 template <class P, int BM, class R>
-RF_DEVICE void rf_find_runs(R row, int m0, int rows, const float** runs, float* converted) {
+RF_DEVICE void rf_find_runs(R row, int m0, int rows, const float** runs, float* gathered) {
   static const float zeros[P::STEP == 1 ? P::LENGTH : 1] = {};
-  for (int s = 0; s < P::SEGMENTS; ++s) {
+  if constexpr (rf_gathered<P>::IS_COPY) {
     for (int m = 0; m < rows; ++m) {
-      const auto* run = row(m0 + m, s);
-      if constexpr (sizeof(typename P::Element) == 4) {
-        runs[s * BM + m] = run ? run : zeros;
-      } else {
-        float* to = converted + ((rf_size)m * P::SEGMENTS + s) * P::LENGTH;
+      float* to = gathered + (rf_size)m * P::K;
+      runs[m] = to;
+      for (int s = 0; s < P::SEGMENTS; ++s, to += P::LENGTH) {
+        const auto* run = row(m0 + m, s);
         for (int k = 0; k < P::LENGTH; ++k) to[k] = run ? (float)run[(rf_size)k * P::STEP] : 0.0f;
-        runs[s * BM + m] = to;
+      }
+    }
+  } else {
+    for (int s = 0; s < P::SEGMENTS; ++s) {
+      for (int m = 0; m < rows; ++m) {
+        const float* run = row(m0 + m, s);
+        runs[s * BM + m] = run ? run : zeros;
       }
     }
   }
@@ -126,8 +151,8 @@ RF_DEVICE void rf_pack_columns(B b, int n0, int columns, float* packing) {
 template <class P, class TILE, class HOW, class R, class B, class S>
 RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S store) {
   constexpr int BM = TILE::BM, BN = TILE::BN;
-  constexpr bool IS_FLOAT = sizeof(typename P::Element) == 4, IN_PLACE = IS_FLOAT && B::IS_WIDE;
-  using F = rf_in_floats<P, IS_FLOAT>;
+  using F = rf_gathered<P>;
+  constexpr bool IN_PLACE = F::IS_FLOAT && B::IS_WIDE;
   const int m0 = tile_m * BM, n0 = tile_n * BN;
   const int rows = rf_least(BM, P::M - m0), columns = rf_least(BN, P::N - n0);
   float* sums = reinterpret_cast<float*>(arena);                // [BM][BN]
@@ -136,15 +161,15 @@ RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S st
   rf_find_runs<P, BM>(row, m0, rows, runs, packing + (IN_PLACE ? 0 : (rf_size)BN * P::K));
   if (!IN_PLACE) rf_pack_columns<P>(b, n0, columns, packing);
   using C = rf_chunks<F>;
-  for (int s = 0; s < P::SEGMENTS; s += C::SEGMENTS) {
-    const int segments = rf_least(C::SEGMENTS, P::SEGMENTS - s);
-    for (int k = 0; k < P::LENGTH; k += C::LENGTH) {
-      const int length = rf_least(C::LENGTH, P::LENGTH - k);
+  for (int s = 0; s < F::SEGMENTS; s += C::SEGMENTS) {
+    const int segments = rf_least(C::SEGMENTS, F::SEGMENTS - s);
+    for (int k = 0; k < F::LENGTH; k += C::LENGTH) {
+      const int length = rf_least(C::LENGTH, F::LENGTH - k);
       for (int column = 0; column < columns; column += RF_PANEL) {
         const float* panel = packing + (rf_size)(column / RF_PANEL) * P::K * RF_PANEL;
         if constexpr (IN_PLACE) panel = B::panel(b, (n0 + column) / RF_PANEL);
         rf_panel_chunk<F, BM>(runs + s * BM, segments, k, length,
-                              panel + ((rf_size)s * P::LENGTH + k) * RF_PANEL, sums + column, BN,
+                              panel + ((rf_size)s * F::LENGTH + k) * RF_PANEL, sums + column, BN,
                               rows, s == 0 && k == 0);
       }
     }
@@ -153,5 +178,11 @@ RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S st
     RF_VECTOR_LOOP
     for (int n = 0; n < columns; ++n) store(m0 + m, n0 + n, sums[m * BN + n]);
   }
+}
+
+template <class P, int PANELS, class R, class B, class S>
+RF_DEVICE void rf_contract_few(char* arena, int tile_n, R row, B b, S store) {
+  rf_contract<P, rf_tile<P::M, PANELS * RF_PANEL, 8, 2, 1, 1>, rf_plain>(arena, 0, tile_n, row, b,
+                                                                         store);
 }
 #endif

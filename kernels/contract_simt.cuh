@@ -172,8 +172,8 @@ struct rf_plain_sums {
     };
     const quad* a_at = reinterpret_cast<const quad*>(a_stage) + m(0);
     const quad* b_at = reinterpret_cast<const quad*>(b_stage) + n(0);
-    RF_UNROLL
-    for (int c = 0; c < TILE::CHUNKS / TILE::WARPS_K; ++c) {
+    RF_NO_UNROLL  // what is loaded for several chunks at once would not fit into the registers
+        for (int c = 0; c < TILE::CHUNKS / TILE::WARPS_K; ++c) {
       const int chunk = c * TILE::WARPS_K + place.group;
       quad b[COLUMNS];
       RF_UNROLL
@@ -306,6 +306,67 @@ RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S st
   for (int i = 0; i < own.COUNT; ++i) {
     const int m = m0 + own.m(i), n = n0 + own.n(i);
     if (m < P::M && n < P::N) store(m, n, own.sum(i));
+  }
+}
+
+// A few rows only: nothing is worth a place in the arena but the sums. Each warp goes over its own
+// part of K, a lane for each column of PANELS panels, and has BATCH loads of weights under way.
+template <class P, int PANELS, class R, class B, class S>
+RF_DEVICE void rf_contract_few(char* arena, int tile_n, R row, B b, S store) {
+  constexpr int WARPS = RF_THREADS / 32, BATCH = 8 / PANELS, VECTOR = P::VECTOR;
+  constexpr int COLUMNS = PANELS * RF_PANEL, ALL_PANELS = (P::N + RF_PANEL - 1) / RF_PANEL;
+  struct alignas(16) vector {
+    typename P::Element of[VECTOR];
+  };
+  const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+  const vector* columns[PANELS];
+  RF_UNROLL
+  for (int p = 0; p < PANELS; ++p) {
+    const int panel = rf_least(tile_n * PANELS + p, ALL_PANELS - 1);
+    columns[p] = reinterpret_cast<const vector*>(B::panel(b, panel)) + lane;
+  }
+  float sums[PANELS][P::M] = {};
+  RF_NO_UNROLL
+  for (int first = warp; first < B::DEPTH; first += WARPS * BATCH) {
+    vector weights[BATCH][PANELS];
+    RF_UNROLL
+    for (int i = 0; i < BATCH; ++i) {
+      const int chunk = rf_least(first + i * WARPS, B::DEPTH - 1);
+      RF_UNROLL
+      for (int p = 0; p < PANELS; ++p) weights[i][p] = columns[p][chunk * RF_PANEL];
+    }
+    RF_UNROLL
+    for (int i = 0; i < BATCH; ++i) {
+      const int k = (first + i * WARPS) * VECTOR;
+      RF_UNROLL
+      for (int m = 0; m < P::M; ++m) {
+        const auto* run = k < P::K ? row(m, k / P::LENGTH) : nullptr;
+        if (!run) continue;
+        RF_GLOBAL(run);
+        const vector a = *reinterpret_cast<const vector*>(run + k % P::LENGTH);
+        RF_UNROLL
+        for (int p = 0; p < PANELS; ++p) {
+          RF_UNROLL
+          for (int v = 0; v < VECTOR; ++v)
+            sums[p][m] += (float)a.of[v] * (float)weights[i][p].of[v];
+        }
+      }
+    }
+  }
+  float* parts = reinterpret_cast<float*>(arena);  // [WARPS][P::M][COLUMNS]
+  RF_UNROLL
+  for (int p = 0; p < PANELS; ++p) {
+    RF_UNROLL
+    for (int m = 0; m < P::M; ++m)
+      parts[(warp * P::M + m) * COLUMNS + p * RF_PANEL + lane] = sums[p][m];
+  }
+  rf_sync();
+  for (int i = (int)threadIdx.x; i < P::M * COLUMNS; i += RF_THREADS) {
+    float sum = 0.0f;
+    RF_UNROLL
+    for (int w = 0; w < WARPS; ++w) sum += parts[w * P::M * COLUMNS + i];
+    const int n = tile_n * COLUMNS + i % COLUMNS;
+    if (n < P::N) store(i / COLUMNS, n, sum);
   }
 }
 #endif

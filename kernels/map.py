@@ -24,7 +24,7 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     body = Body("map", _summary(computation.shape), _text(placed, tiling), 0, 0)
     cost = TaskCost(
         elements * (1.0 + operations),
-        space.bytes_touched(reads, placed),
+        space.bytes_touched(reads, placed, elements),
         elements * placed.target.dtype.itemsize,
         overhead=SHORT_START,
     )

@@ -49,6 +49,15 @@ class Product:
         return space.size_of(self.batch)
 
     @property
+    def is_packable(self) -> bool:
+        """Whether B is a constant that is read nowhere else; an epilogue that reads it too wants it
+        as it is.
+        """
+        slot = self.b.slot
+        readers = [load for load in self.placed.computation.loads() if load.slot == slot]
+        return self.placed.constants[slot] and len(readers) == 1
+
+    @property
     def length(self) -> int:
         return space.size_of(self.run)
 
@@ -103,10 +112,13 @@ def take_apart(placed: Placed) -> Product | None:
     run = folded[-1:]
     step = offset.coefficient(run[0]) if run else 1
     if run and not _is_plain(a, offset, run[0], step):
-        return None
+        if not a.loose_axes():
+            return None
+        run, step = (), 1  # with padding in between, every element of a row is a run of its own
+    segments = folded[: len(folded) - len(run)]
     if a.loose_axes() and step != 1:
         return None
-    return Product(placed, a, b, merged["b"], merged["m"], merged["n"], folded[:-1], run, step)
+    return Product(placed, a, b, merged["b"], merged["m"], merged["n"], segments, run, step)
 
 
 def _without_groups(placed: Placed, roles: Roles) -> tuple[Placed, Roles]:

@@ -8,15 +8,23 @@ on one output element.
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass, replace
+
+import numpy as np
+
 from ramforge.compiler.device import Target
 from ramforge.compiler.expressions import computation as comp
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
+from ramforge.compiler.expressions.computation import Computation
 from ramforge.compiler.expressions.index import Var
 from ramforge.compiler.expressions.placed import Placed
+from ramforge.compiler.expressions.terms import Expr, Load
 from ramforge.compiler.expressions.text import literal
+from ramforge.compiler.ir import DType
 from ramforge.compiler.registry import Family, register_family
-from ramforge.compiler.rprogram import SHORT_START, Body, Candidate, Design, TaskCost
+from ramforge.compiler.rprogram import SHORT_START, Body, Candidate, Design, Packing, TaskCost
 from ramforge.kernels import space
 
 _JOINS = {
@@ -33,6 +41,7 @@ def fits(placed: Placed) -> bool:
 
 def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     computation = placed.computation
+    placed, packings = _with_neighbours(placed)
     placed, axes = space.merge(placed, placed.memory_order(computation.axes), "f")
     folded = tuple(var for var in computation.reduction if var.size != 1)
     placed, folded = space.merge(placed, folded, "r")
@@ -52,12 +61,32 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     body = Body("reduce", f"{computation.kind} of {depth} for each of {shape}", text, 0, 0)
     cost = TaskCost(
         elements * depth * (1.0 + operations),
-        space.bytes_touched(reads, placed),
+        space.bytes_touched(reads, placed, elements * depth),
         elements * placed.target.dtype.itemsize,
         overhead=SHORT_START,
     )
-    design = Design(body, tiling.tasks, reads, writes, cost)
+    design = Design(body, tiling.tasks, reads, writes, cost, packings)
     return (Candidate(tiling.tasks, cost, 0, lambda: design),)
+
+
+def _with_neighbours(placed: Placed) -> tuple[Placed, dict[int, Packing]]:
+    """The constants in an order in which neighbours of the output read neighbours: the weights of a
+    depthwise convolution, channels last.
+    """
+    order = placed.memory_order(placed.computation.axes)
+    tensors = list(placed.tensors)
+    packings = {}
+    for load in terms.loads_of(placed.computation.value):
+        tensor = tensors[load.slot]
+        along = [axis for axis, at in enumerate(load.indices) if order and at == ix.of(order[-1])]
+        if not placed.constants[load.slot] or not along or tensor.strides[along[0]] == 1:
+            continue
+        layout = (*(axis for axis in tensor.layout if axis != along[0]), along[0])
+        tensors[load.slot] = replace(tensor, layout=layout)
+        label = f"order.{'.'.join(map(str, layout))}"
+        pack = functools.partial(np.transpose, axes=layout)
+        packings[load.slot] = Packing(label, tensor.nbytes, pack)
+    return replace(placed, tensors=tuple(tensors)), packings
 
 
 def _folded_are_neighbours(placed: Placed, axes: tuple[Var, ...], folded: tuple[Var, ...]) -> bool:
@@ -71,27 +100,68 @@ def _folded_are_neighbours(placed: Placed, axes: tuple[Var, ...], folded: tuple[
     return not along_output and any(offset.coefficient(folded[-1]) == 1 for offset in loads)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """The statements of value(...), of finish(...), and of whether a step of the fold is there."""
+
+    value: list[str]
+    finish: list[str]
+    present: list[str]
+
+
 def _pieces(
-    placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...], number: str
-) -> tuple[list[str], list[str]]:
-    """The statements of value(...) and of finish(...)."""
+    placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...], guard: Expr, value: Expr
+) -> _Pieces:
     names: dict[Var, str] = {}
     outer = space.decode(tiling.rows, "row", names) if tiling.rows else []
     if tiling.columns:
         names[tiling.columns[0]] = "column"
-    inner = space.decode(folded, number, names) if folded else []
-    value = space.writer(placed, names)
-    text = value.value(placed.computation.value)
-    load_lines = [*outer, *inner, *value.statements, f"return {text};"]
+    inner = space.decode(folded, "r", names) if folded else []
+    loaded = space.writer(placed, names)
+    text = loaded.value(value)
+    load_lines = [*outer, *inner, *loaded.statements, f"return {text};"]
     finish = space.writer(placed, names, filled="sum")
     result = finish.value(placed.computation.result)
     place = finish.index(placed.output_offset)
-    return load_lines, [*outer, *finish.statements, f"y[{place}] = {result};"]
+    present = space.writer(placed, names)
+    asked = present.value(guard)
+    return _Pieces(
+        load_lines,
+        [*outer, *finish.statements, f"y[{place}] = {result};"],
+        [*outer, *inner, *present.statements, f"return {asked};"],
+    )
+
+
+def _guarded(computation: Computation, columns: tuple[Var, ...]) -> tuple[Expr, Expr]:
+    """Whether a step of the fold has anything to fold, asked once for all columns, and the value if
+    it has. What lies in the padding changes nothing if it is the identity of the fold, or 0 in a
+    sum of products.
+    """
+    value = computation.value
+    identity = comp.identity(computation.kind, value.dtype)
+    is_product = isinstance(value, terms.Apply) and value.name == "mul"
+    inside = value.args if is_product and computation.kind == comp.SUM else (value,)
+    for factor in inside:
+        if isinstance(factor, Load) and factor.fill == identity:
+            loose = factor.loose_axes()
+            checks = [
+                terms.inside(factor.indices[axis], 0, factor.shape[axis])
+                for axis in loose
+                if not set(columns) & set(ix.variables(factor.indices[axis]))
+            ]
+            if loose and len(checks) == len(loose):
+                return terms.conjunction(checks), _without_fill(value, factor)
+    return terms.const(True, DType.BOOL), value
+
+
+def _without_fill(value: Expr, filled: Load) -> Expr:
+    bare = terms.load(filled.slot, filled.indices, filled.shape, filled.dtype)
+    return terms.rewrite(value, loads=lambda load: bare if load is filled else load)
 
 
 def _strips_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) -> str:
     kind, dtype = placed.computation.kind, placed.computation.value.dtype
-    load_lines, store_lines = _pieces(placed, tiling, folded, "r")
+    pieces = _pieces(placed, tiling, folded, *_guarded(placed.computation, tiling.columns))
     addresses, _ = space.pointers(placed)
     depth = space.size_of(folded)
     lines = [
@@ -99,11 +169,14 @@ def _strips_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) 
         space.output_pointer(placed, len(placed.tensors)),
         f"rf_tile_fold<{_JOINS[kind]}, {tiling.template()}, {depth}>(",
         f"    task, {literal(comp.identity(kind, dtype), dtype)},",
+        "    RF_LAMBDA(int row, int r) -> bool {",
+        *space.indent(pieces.present, 6),
+        "    },",
         f"    RF_LAMBDA(int row, int column, int r) -> {dtype.c_name} {{",
-        *space.indent(load_lines, 6),
+        *space.indent(pieces.value, 6),
         "    },",
         f"    RF_LAMBDA(int row, int column, {dtype.c_name} sum) {{",
-        *space.indent(store_lines, 6),
+        *space.indent(pieces.finish, 6),
         "    });",
     ]
     return "\n".join(lines)
@@ -111,7 +184,8 @@ def _strips_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) 
 
 def _rows_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) -> str:
     kind, dtype = placed.computation.kind, placed.computation.value.dtype
-    load_lines, store_lines = _pieces(placed, tiling, folded, "r")
+    value = placed.computation.value
+    pieces = _pieces(placed, tiling, folded, terms.const(True, DType.BOOL), value)
     addresses, _ = space.pointers(placed)
     c_name = dtype.c_name
     lines = [
@@ -120,10 +194,10 @@ def _rows_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) ->
         f"rf_each_row<{tiling.row_count}, {tiling.task_rows}>(task, RF_LAMBDA(int row) {{",
         f"  const {c_name} sum = rf_row_fold<{_JOINS[kind]}, {space.size_of(folded)}>(",
         f"      {literal(comp.identity(kind, dtype), dtype)}, RF_LAMBDA(int r) -> {c_name} {{",
-        *space.indent(load_lines, 8),
+        *space.indent(pieces.value, 8),
         "      });",
         "  rf_row_once(RF_LAMBDA() {",
-        *space.indent(store_lines, 4),
+        *space.indent(pieces.finish, 4),
         "  });",
         "});",
     ]

@@ -35,7 +35,7 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     body = Body("row", summary, _text(placed, tiling, columns), 0, 0)
     cost = TaskCost(
         elements * 3.0 * operations,
-        space.bytes_touched(reads, placed),
+        space.bytes_touched(reads, placed, elements),
         elements * placed.target.dtype.itemsize,
     )
     design = Design(body, tiling.tasks, reads, writes, cost)

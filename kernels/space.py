@@ -8,6 +8,7 @@ offset stays a plain sum, so that an elementwise node is one long loop whatever 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -175,12 +176,17 @@ def writer(placed: Placed, names: dict[Var, str], filled: str = "", prefix: str 
     return Writer(names, inputs, placed.strides, filled, prefix)
 
 
-def bytes_touched(reads: dict[int, Boxes], placed: Placed) -> float:
-    """Bytes the average task reads, counting each box once."""
+def bytes_touched(reads: dict[int, Boxes], placed: Placed, steps: int) -> float:
+    """Bytes the average task reads, counting each box once. Where an index is only known at run
+    time the box is all of the tensor, but no load reads more elements than the task has steps.
+    """
+    loads = Counter(load.slot for load in placed.computation.loads())
     total = 0.0
     for slot, boxes in reads.items():
         cells = np.prod(np.maximum(boxes.stop - boxes.start, 0), axis=1, dtype=np.float64)
-        total += float(cells.mean()) * placed.tensors[slot].dtype.itemsize if len(cells) else 0.0
+        if len(cells):
+            touched = min(float(cells.mean()), float(steps * loads[slot]))
+            total += touched * placed.tensors[slot].dtype.itemsize
     return total
 
 

@@ -12,6 +12,9 @@ from ramforge.kernels.product import Product
 
 PANEL = 32  # columns of packed weights that lie together
 _CHUNK_BYTES = 16
+MOST_FEW_ROWS = 4
+# Guesses: such rTasks wait for memory.
+_EFFICIENCY_OF_FEW, _REGISTERS_OF_FEW = 0.25, 96
 _MOST_SUMS = 64  # of a thread
 _FEWEST_SUMS = 16  # fewer, and warps rather share a place and take other parts of K
 
@@ -90,6 +93,7 @@ class Grid:
     batches: int
     threads: int
     rows_first: bool
+    is_few: bool = False  # so few rows that only the weights matter
 
     @property
     def tasks(self) -> int:
@@ -112,9 +116,14 @@ class Grid:
         m, n = (fast, slow) if self.rows_first else (slow, fast)
         return m, n, task // (self.tiles_m * self.tiles_n)
 
+    def call(self, problem: str) -> str:
+        """The C text of the primitive and of what it begins with."""
+        if self.is_few:
+            return f"rf_contract_few<{problem}, {self.tile.n // PANEL}>(arena, tile_n,"
+        return f"rf_contract<{problem}, {self._template}, {self.math.text}>(arena, tile_m, tile_n,"
+
     @property
-    def template(self) -> str:
-        """The C text of the tile."""
+    def _template(self) -> str:
         tile = self.tile
         numbers = (tile.m, tile.n, tile.chunks, tile.stages, self.warps_m, self.warps_n)
         return f"rf_tile<{', '.join(map(str, numbers))}>"
@@ -133,17 +142,23 @@ class Grid:
     @property
     def efficiency(self) -> float:
         """Multiplications for each load of the inner loop, as a part of both."""
+        if self.is_few:
+            return _EFFICIENCY_OF_FEW
         m, n = (self.tile.m // 16, self.tile.n // 16) if self.rows_first else self.patch
         return m * n / (m * n + m + n)
 
     @property
     def registers(self) -> int:
+        if self.is_few:
+            return _REGISTERS_OF_FEW
         m, n = self.patch
         return 56 + m * n + 4 * n
 
     @property
     def arena_bytes(self) -> int:
         tile = self.tile
+        if self.is_few:
+            return 4 * self.threads // 32 * tile.m * tile.n
         padding = 2 * (8 // tile.chunks)
         stages = tile.stages * tile.chunks * (tile.m + tile.n + padding) * _CHUNK_BYTES
         return max(stages, 4 * (self.sharing - 1) * tile.m * tile.n)
@@ -153,11 +168,27 @@ def grids(product: Product, target: Target) -> list[Grid]:
     """Every way that makes sense; the smallest tile always does."""
     tiles = HOST_TILES if target.is_host else TILES
     math = math_of(product, target)
-    return [
+    return _few(product, target) + [
         _grid(product, tile, math, target)
         for tile in tiles
         if _fits(tile, product) and _warps(tile, math, target.threads // 32) is not None
     ]
+
+
+def _few(product: Product, target: Target) -> list[Grid]:
+    """For a few rows and packed weights, one panel or two for each rTask."""
+    if target.is_host or product.m > MOST_FEW_ROWS:
+        return []
+    if not (product.is_packable and product.has_chunks):
+        return []
+    found = []
+    for panels in (2, 1):
+        tile = Tile(product.m, panels * PANEL, 1, 1)
+        columns = -(-product.n // tile.n)
+        places = (1, columns, product.batches)
+        if panels == 1 or columns > 1:
+            found.append(Grid(tile, PLAIN, 1, 1, *places, target.threads, False, is_few=True))
+    return found
 
 
 def _fits(tile: Tile, product: Product) -> bool:

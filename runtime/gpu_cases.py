@@ -106,6 +106,20 @@ def product_models() -> dict[str, onnx.ModelProto]:
             "g (float[2, 65, 40] x, float[2, 70, 40] k) => (float[2, 65, 70] y)"
             "{ t = Transpose<perm=[0, 2, 1]>(k) y = MatMul(x, t) }"
         ),
+        "product, one row": model_of(
+            "g (float[1, 264] x) => (float[1, 200] y) { p = MatMul(x, w) y = Relu(p) }",
+            w=(264, 200),
+        ),
+        "product, three rows": model_of(
+            "g (float[3, 1000] x) => (float[3, 33] y) { p = MatMul(x, w) y = Add(p, b) }",
+            w=(1000, 33),
+            b=(33,),
+        ),
+        "convolution, four rows": model_of(
+            "g (float[1, 16, 3, 3] x) => (float[1, 40, 2, 2] y)"
+            "{ y = Conv<pads=[1, 1, 0, 0], strides=[2, 2]>(x, w) }",
+            w=(40, 16, 2, 2),
+        ),
         "convolution, padded": model_of(
             "g (float[1, 19, 15, 17] x) => (float[1, 67, 8, 9] y)"
             "{ y = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(x, w, b) }",

@@ -48,6 +48,12 @@ def _wanted(graph: Graph, fixed: set[str]) -> dict[str, Layout]:
     wanted: dict[str, Layout] = {}
     for node in graph.nodes:
         computation = computation_of(node)
+        for load, var in _windows(computation):
+            last = computation.axes.index(var)
+            _ask(wanted, fixed, node.outputs[0], _last(len(computation.axes), last))
+            axis = _axis_of(load, var)
+            if axis is not None:
+                _ask(wanted, fixed, node.inputs[load.slot], _last(len(load.shape), axis))
         operand = _operand(computation)
         if operand is None or computation.roles is None:
             continue
@@ -73,6 +79,25 @@ def _operand(computation: Computation) -> Load | None:
     operand = computation.value.args[0]
     in_order = roles.columns and roles.columns[-1] is computation.axes[-1]
     return None if in_order or not isinstance(operand, Load) else operand
+
+
+def _windows(computation: Computation) -> list[tuple[Load, Var]]:
+    """What a depthwise convolution or a pooling goes over, and its channels: the largest output
+    axis along which no window lies.
+    """
+    from ramforge.compiler.expressions.index import variables
+
+    if computation.kind not in comp.COMBINERS or computation.roles is not None:
+        return []
+    folded, found = set(computation.reduction), []
+    for load in terms.loads_of(computation.value):
+        used = [variables(place) for place in load.indices]
+        window = {var for inside in used if inside & folded for var in inside - folded}
+        others = {var for inside in used for var in inside} - window - folded
+        channels = [axis for axis in computation.axes if axis in others]
+        if window and channels:
+            found.append((load, max(channels, key=lambda axis: axis.size)))
+    return found
 
 
 def _last(rank: int, axis: int) -> Layout:

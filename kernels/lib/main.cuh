@@ -8,21 +8,32 @@ static double rf_seconds() {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+// Ports are memory of the device. What goes in is staged first, and what comes out is fetched; on a
+// CPU both are the port itself, so that nothing is there twice.
 #if defined(__CUDACC__)
 static void* rf_allocate(rf_size bytes) {
   void* memory = nullptr;
   return cudaMalloc(&memory, bytes + 16) == cudaSuccess ? memory : nullptr;
 }
-static void rf_copy_in(void* to, const void* from, rf_size bytes) {
-  cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice);
+static char* rf_stage(void*, rf_size bytes) { return static_cast<char*>(calloc(1, bytes + 16)); }
+static void rf_send(void* port, char* staged, rf_size bytes) {
+  cudaMemcpy(port, staged, bytes, cudaMemcpyHostToDevice);
+  free(staged);
 }
-static void rf_copy_out(void* to, const void* from, rf_size bytes) {
-  cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost);
+static char* rf_fetch(void* port, rf_size bytes) {
+  char* data = rf_stage(port, bytes);
+  cudaMemcpy(data, port, bytes, cudaMemcpyDeviceToHost);
+  return data;
 }
+static void rf_drop(char* fetched) { free(fetched); }
 #else
 static void* rf_allocate(rf_size bytes) { return rf_aligned(bytes + 16); }
-static void rf_copy_in(void* to, const void* from, rf_size bytes) { memcpy(to, from, bytes); }
-static void rf_copy_out(void* to, const void* from, rf_size bytes) { memcpy(to, from, bytes); }
+static char* rf_stage(void* port, rf_size bytes) {
+  return static_cast<char*>(memset(port, 0, bytes + 16));
+}
+static void rf_send(void*, char*, rf_size) {}
+static char* rf_fetch(void* port, rf_size) { return static_cast<char*>(port); }
+static void rf_drop(char*) {}
 #endif
 
 static int rf_usage(const char* program) {
@@ -119,7 +130,7 @@ int main(int count, char** arguments) {
       return 4;
     }
     if (i >= RF_INPUTS) continue;
-    char* data = static_cast<char*>(calloc(1, rf_port_bytes[i] + 16));
+    char* data = rf_stage(ports[i], rf_port_bytes[i]);
     if (!options.files[i]) {
       rf_make_up(data, i);
     } else if (!rf_read(options.files[i], data, rf_port_bytes[i])) {
@@ -127,8 +138,7 @@ int main(int count, char** arguments) {
               rf_port_bytes[i], rf_port_names[i]);
       return 4;
     }
-    rf_copy_in(ports[i], data, rf_port_bytes[i]);
-    free(data);
+    rf_send(ports[i], data, rf_port_bytes[i]);
   }
   double best = 1e30;
   for (int i = 0; i < options.repeat; ++i) {
@@ -143,7 +153,9 @@ int main(int count, char** arguments) {
   printf("%s: %d run(s), best %.3f ms\n", RF_MODEL, options.repeat, best * 1e3);
   for (int i = RF_INPUTS + RF_OUTPUTS - RF_CHECKS; i < RF_INPUTS + RF_OUTPUTS; ++i) {
     int wrong = 0;
-    rf_copy_out(reinterpret_cast<char*>(&wrong), ports[i], sizeof wrong);
+    char* data = rf_fetch(ports[i], sizeof wrong);
+    memcpy(&wrong, data, sizeof wrong);
+    rf_drop(data);
     if (wrong) {
       fprintf(stderr, "%s\n", rf_check_texts[i - (RF_INPUTS + RF_OUTPUTS - RF_CHECKS)]);
       return 3;
@@ -151,13 +163,12 @@ int main(int count, char** arguments) {
   }
   for (int i = RF_INPUTS; i < RF_INPUTS + RF_OUTPUTS - RF_CHECKS; ++i) {
     if (!options.files[i]) continue;
-    char* data = static_cast<char*>(malloc(rf_port_bytes[i] + 16));
-    rf_copy_out(data, ports[i], rf_port_bytes[i]);
+    char* data = rf_fetch(ports[i], rf_port_bytes[i]);
     if (!rf_write(options.files[i], data, rf_port_bytes[i])) {
       fprintf(stderr, "%s: cannot be written\n", options.files[i]);
       return 4;
     }
-    free(data);
+    rf_drop(data);
   }
   rf_destroy(session);
   return 0;

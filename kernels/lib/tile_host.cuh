@@ -22,8 +22,8 @@ RF_DEVICE void rf_tile_map(int task, F f) {
 // The fold runs over a strip of columns at a time, so that its inner loop is over neighbours in
 // memory.
 template <class JOIN, int ROWS, int COLUMNS, int TASK_ROWS, int TASK_COLUMNS, int DEPTH, class T,
-          class V, class F>
-RF_DEVICE void rf_tile_fold(int task, T initial, V value, F finish) {
+          class P, class V, class F>
+RF_DEVICE void rf_tile_fold(int task, T initial, P present, V value, F finish) {
   constexpr int across = (COLUMNS + TASK_COLUMNS - 1) / TASK_COLUMNS;
   constexpr int strip = COLUMNS < 64 ? COLUMNS : 64;
   const int row0 = task / across * TASK_ROWS, column0 = task % across * TASK_COLUMNS;
@@ -36,6 +36,7 @@ RF_DEVICE void rf_tile_fold(int task, T initial, V value, F finish) {
       RF_VECTOR_LOOP
       for (int c = 0; c < count; ++c) sums[c] = initial;
       for (int r = 0; r < DEPTH; ++r) {
+        if (!present(row, r)) continue;
         RF_VECTOR_LOOP
         for (int c = 0; c < count; ++c) sums[c] = JOIN::join(sums[c], (T)value(row, start + c, r));
       }

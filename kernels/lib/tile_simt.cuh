@@ -15,13 +15,14 @@ RF_DEVICE void rf_tile_map(int task, F f) {
 }
 
 // The same space with a reduction in each element: finish(row, column, join over r of value(row,
-// column, r)).
+// column, r)) over all r that are present(row, r).
 template <class JOIN, int ROWS, int COLUMNS, int TASK_ROWS, int TASK_COLUMNS, int DEPTH, class T,
-          class V, class F>
-RF_DEVICE void rf_tile_fold(int task, T initial, V value, F finish) {
+          class P, class V, class F>
+RF_DEVICE void rf_tile_fold(int task, T initial, P present, V value, F finish) {
   rf_tile_map<ROWS, COLUMNS, TASK_ROWS, TASK_COLUMNS>(task, [=](int row, int column) {
     T sum = initial;
-    for (int r = 0; r < DEPTH; ++r) sum = JOIN::join(sum, (T)value(row, column, r));
+    for (int r = 0; r < DEPTH; ++r)
+      if (present(row, r)) sum = JOIN::join(sum, (T)value(row, column, r));
     finish(row, column, sum);
   });
 }
