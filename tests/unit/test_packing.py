@@ -94,12 +94,13 @@ def test_somebody_who_has_to_wait_waits_for_the_shortest_time() -> None:
         assert pack(buffers, 8 * KB, waits).offsets[2] == place
 
 
-def test_the_limit_goes_before_waiting() -> None:
-    """Who is placed first avoids a delay, which leaves no room for others; so it does not."""
-    buffers = (*AWKWARD, buffer(4, 6, 6))
-    limit = live_peak(AWKWARD) * 11 // 10
-    every = [(a, b, 1.0) for a in range(len(buffers)) for b in range(len(buffers))]
-    assert pack(buffers, limit, delays(*every)).size <= limit
+@pytest.mark.parametrize("rounds", [0, 1, packing.ROUNDS])
+def test_the_limit_goes_before_waiting(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chain avoids a delay, which leaves no room for what lives beside all of it."""
+    monkeypatch.setattr(packing, "ROUNDS", rounds)
+    buffers = (*CHAIN, buffer(1, 0, 3))
+    assert pack(buffers, 12 * KB, delays((0, 2, 5.0))).size <= 12 * KB
+    assert pack(buffers, 13 * KB, delays((0, 2, 5.0))).size == 13 * KB
 
 
 def test_nothing_takes_nothing() -> None:
