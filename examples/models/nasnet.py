@@ -15,22 +15,26 @@ _EPSILON = 1e-3
 
 
 def nasnet_cifar(
-    cells: int = 18, filters: int = 32, image: int = 32, classes: int = 10
+    stages: tuple[int, ...] = (6, 6, 6), filters: int = 32, image: int = 32, classes: int = 10
 ) -> onnx.ModelProto:
-    """Three stages of normal cells, a reduction cell after the first and the second."""
+    """Three stages of so many normal cells, a reduction cell between each two."""
     network = _Network(Builder("nasnet_cifar", seed=9))
     x = network.builder.input("x", (1, 3, image, image))
     stem = network.convolution(x, "/stem", 3, 3 * filters, 3)
     network.know(stem, 3 * filters, image)
-    return _stages(network, stem, stem, cells // 3, filters, classes)
+    return _stages(network, stem, stem, stages, filters, classes)
 
 
 def nasnet_small() -> onnx.ModelProto:
-    return nasnet_cifar(cells=3, filters=8, image=16)
+    return nasnet_cifar(stages=(1, 1), filters=16, image=10)
 
 
 def nasnet_mobile(
-    cells: int = 12, filters: int = 44, stem: int = 32, image: int = 224, classes: int = 1000
+    stages: tuple[int, ...] = (4, 4, 4),
+    filters: int = 44,
+    stem: int = 32,
+    image: int = 224,
+    classes: int = 1000,
 ) -> onnx.ModelProto:
     """NASNet-A (4 @ 1056) for ImageNet: the same behind a stem with two reduction cells."""
     network = _Network(Builder("nasnet_mobile", seed=1056))
@@ -39,22 +43,27 @@ def nasnet_mobile(
     network.know(first, stem, (image - 3) // 2 + 1)
     second = network.reduction_cell("", first, "/stem/reduction0", filters // 4)
     third = network.reduction_cell(first, second, "/stem/reduction1", filters // 2)
-    return _stages(network, second, third, cells // 3, filters, classes)
+    return _stages(network, second, third, stages, filters, classes)
 
 
 def nasnet_mobile_small() -> onnx.ModelProto:
-    return nasnet_mobile(cells=3, filters=8, stem=6, image=61, classes=10)
+    return nasnet_mobile(stages=(1,), filters=16, stem=8, image=29, classes=10)
 
 
 def _stages(
-    network: _Network, before: str, current: str, per_stage: int, filters: int, classes: int
+    network: _Network,
+    before: str,
+    current: str,
+    stages: tuple[int, ...],
+    filters: int,
+    classes: int,
 ) -> onnx.ModelProto:
-    for stage in range(3):
+    for stage, cells in enumerate(stages):
         width = filters * 2**stage
         if stage:
             reduced = network.reduction_cell(before, current, f"/reduction{stage}", width)
             before, current = current, reduced
-        for number in range(per_stage):
+        for number in range(cells):
             normal = network.normal_cell(before, current, f"/stage{stage}.{number}", width)
             before, current = current, normal
     builder = network.builder
