@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ import ramforge
 from ramforge.codegen.artifact import Artifact
 from ramforge.compiler.device import find_target
 from ramforge.zoo import MODELS
+from tests.host_builds import quick_host_builds
 
 CompileExample = Callable[..., Artifact]
 
@@ -39,3 +40,10 @@ def compile_example(tmp_path_factory: pytest.TempPathFactory) -> CompileExample:
         )
 
     return compiled
+
+
+@pytest.fixture(scope="module")
+def quick_host() -> Iterator[None]:
+    """For tests whose subject is not what the host body computes: built without optimisation."""
+    with quick_host_builds():
+        yield

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from tests.conformance.runner import PASSED, REFUSED, Row
 from tests.conformance.suite import SuiteTest
 
-SIZE = 300
+SIZE = 200
 # Files of the suite that take many seconds to make what they expect.
 SLOW_FILES = ("averagepool", "lppool", "maxpool")
 

@@ -29,6 +29,7 @@ from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
 from ramforge.runtime.drivers.emulator import Order
 from ramforge.zoo.mlp import mlp
 
+pytestmark = pytest.mark.usefixtures("quick_host")
 NAMES = ("resnet_small", "encoder_small", "mobilenet_small", "mlp", "lstm_cell")
 EVERY_MODEL = pytest.mark.parametrize("model", NAMES)
 CompileExample = Callable[..., Artifact]

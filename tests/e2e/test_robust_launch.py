@@ -34,6 +34,7 @@ from ramforge.runtime.drivers import debug, emulated
 from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
 from ramforge.runtime.drivers.host import HostDriver
 
+pytestmark = pytest.mark.usefixtures("quick_host")
 # On a core a poll beyond the first 4000 takes a millisecond
 QUICK = "#define RF_SPIN_CAP 4100u\n"
 MANY = Settings(blocks=3)

@@ -21,6 +21,7 @@ from ramforge.compiler.rprogram import Candidate
 from ramforge.runtime import arrays, cli, gpu_cases, tune, verify
 from ramforge.runtime.drivers import host
 
+pytestmark = pytest.mark.usefixtures("quick_host")
 TARGET = f"host:{min(2, host.cores())}"
 MOST_OPTIONS = 4
 

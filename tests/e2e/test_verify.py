@@ -32,6 +32,8 @@ from ramforge.runtime.verify.reference import Reference, Source
 from ramforge.zoo import MODELS
 from ramforge.zoo.builder import Builder
 
+pytestmark = pytest.mark.usefixtures("quick_host")
+
 
 class _Script:
     """The scripts as click's runner wants them: errors become exit codes in ``run_command``."""

@@ -21,6 +21,7 @@ from ramforge.runtime import inspect
 from ramforge.runtime.drivers.emulated import EmulatedDriver
 from ramforge.runtime.session import Session
 
+pytestmark = pytest.mark.usefixtures("quick_host")
 Array = NDArray[Any]
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 SQUARE = np.arange(16, dtype=np.float32).reshape(4, 4)
