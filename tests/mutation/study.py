@@ -171,6 +171,7 @@ def _run(proto: onnx.ModelProto, inputs: Mapping[str, Array], folder: Path) -> l
     path = folder / "mutant.onnx"
     path.write_bytes(proto.SerializeToString())
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
