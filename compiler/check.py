@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 from ramforge.compiler.clocks import Clock, Clocks
 from ramforge.compiler.device import RESERVED_BYTES, Target
 from ramforge.compiler.errors import RamforgeError
+from ramforge.compiler.expressions.computation import computation_of
 from ramforge.compiler.expressions.regions import Boxes, Ints
-from ramforge.compiler.ir import Graph
+from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.memory import WEIGHTS, WORKSPACE, Memory, Place, neighbours
 from ramforge.compiler.packing import ALIGNMENT
 from ramforge.compiler.plan import Entries, Kind, Launch, Plan
@@ -39,40 +41,45 @@ def check_graph(graph: Graph, after: str) -> None:
     for name in (*graph.inputs, *graph.outputs, *graph.constants):
         _require(name in graph.tensors, after, f"tensor {name!r} is not described")
     for node in graph.nodes:
+        # conditions come first here: messages for all that is well would take longer than to look
         for name in node.inputs:
-            _require(not name or name in known, after, f"{node.name!r} reads {name!r} too early")
+            if name and name not in known:
+                _refuse(after, f"{node.name!r} reads {name!r} too early")
         for name in filter(None, node.outputs):
-            _require(name not in known, after, f"{node.name!r} makes {name!r} a second time")
-            _require(name in graph.tensors, after, f"{name!r} is not described")
+            if name in known:
+                _refuse(after, f"{node.name!r} makes {name!r} a second time")
+            if name not in graph.tensors:
+                _refuse(after, f"{name!r} is not described")
             known.add(name)
-        _check_computation(graph, node, after)
+        if "computation" in node.attrs:
+            _check_computation(graph, node, after)
     missing = [name for name in graph.outputs if name not in known]
     _require(not missing, after, f"outputs {missing} are never made")
     for name, value in graph.constants.items():
-        tensor = graph.tensor(name)
-        _require(value.shape == tensor.shape, after, f"constant {name!r} has another shape")
+        if value.shape != graph.tensor(name).shape:
+            _refuse(after, f"constant {name!r} has another shape")
 
 
-def _check_computation(graph: Graph, node: object, after: str) -> None:
-    from ramforge.compiler.expressions.computation import computation_of
-    from ramforge.compiler.ir import Node
-
-    assert isinstance(node, Node)
-    if "computation" not in node.attrs:
-        return
+def _check_computation(graph: Graph, node: Node, after: str) -> None:
     computation = computation_of(node)
     output = graph.tensor(node.outputs[0])
-    _require(computation.shape == output.shape, after, f"{node.name!r} computes another shape")
-    _require(computation.dtype is output.dtype, after, f"{node.name!r} computes another type")
+    if computation.shape != output.shape:
+        _refuse(after, f"{node.name!r} computes another shape")
+    if computation.dtype is not output.dtype:
+        _refuse(after, f"{node.name!r} computes another type")
     for load in computation.loads():
         tensor = graph.tensor(node.inputs[load.slot])
-        same = load.shape == tensor.shape and load.dtype is tensor.dtype
-        _require(same, after, f"{node.name!r} reads {tensor.name!r} as something else")
+        if load.shape != tensor.shape or load.dtype is not tensor.dtype:
+            _refuse(after, f"{node.name!r} reads {tensor.name!r} as something else")
 
 
 def _require(condition: bool, where: str, message: str) -> None:
     if not condition:
-        raise BrokenInvariant(f"after {where}: {message}")
+        _refuse(where, message)
+
+
+def _refuse(where: str, message: str) -> NoReturn:
+    raise BrokenInvariant(f"after {where}: {message}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -91,12 +91,14 @@ class Program:
 
 
 def optimise(graph: Graph) -> Graph:
-    """All passes, each followed by the verifier."""
+    """All passes, each that changed something followed by the verifier."""
     check_graph(graph, "import")
     dump.write(0, "import.txt", partial(printer.graph_text, graph))
     for number, step in enumerate(PASSES, start=1):
-        graph = step(graph)
-        check_graph(graph, step.__name__)
+        changed = step(graph)
+        if changed is not graph:
+            check_graph(changed, step.__name__)
+        graph = changed
         dump.write(number, f"{step.__name__}.txt", partial(printer.graph_text, graph))
     return graph
 
