@@ -131,6 +131,7 @@ extern "C" {
 void* memcpy(void* to, const void* from, size_t bytes) noexcept __asm__("rf_emulator_memcpy");
 void* memmove(void* to, const void* from, size_t bytes) noexcept __asm__("rf_emulator_memmove");
 void* memset(void* to, int value, size_t bytes) noexcept __asm__("rf_emulator_memset");
+void rf_emulator_announce_write(void* address, size_t bytes);
 }
 #else
 #define RF_EMULATOR_OWN static inline __attribute__((always_inline, unused))
@@ -198,18 +199,26 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate) {
   return votes;
 }
 
+#ifndef __SANITIZE_THREAD__
+static inline void rf_emulator_announce_write(void*, size_t) {}
+#endif
+
 // cp.async, ldmatrix and mma.sync. What they read and write in memory, they do here, where the race
 // detector sees it.
 static inline void rf_emulator_make_copy(const rf_emulator_copy& copy) {
-  memcpy(copy.to, copy.from, copy.given);
-  memset(copy.to + copy.given, 0, copy.bytes - copy.given);
+  if (copy.given) memcpy(copy.to, copy.from, copy.given);
+  if (copy.given < copy.bytes) memset(copy.to + copy.given, 0, copy.bytes - copy.given);
 }
 
 static inline void rf_emulator_copy_async(void* to, const void* from, unsigned bytes,
                                           bool present) {
   const rf_emulator_copy copy{static_cast<char*>(to), static_cast<const char*>(from), bytes,
                               present ? bytes : 0};
-  if (!rf_emulator_copy_is_put_off(&copy)) rf_emulator_make_copy(copy);
+  if (rf_emulator_copy_is_put_off(&copy)) {
+    rf_emulator_announce_write(to, bytes);
+  } else {
+    rf_emulator_make_copy(copy);
+  }
 }
 
 static inline void rf_emulator_copies_wait(unsigned groups) {

@@ -367,6 +367,9 @@ void write_cell(Cell& cell, Region& region, const char* address, const void* cod
 
 // The cells of an access.
 
+// What is announced may be written at any time from now on: until it is, nobody may read there.
+enum Access { kRead, kWrite, kAnnounce };
+
 Cell* allocate_cells(size_t count) {
   auto* cells = static_cast<Cell*>(calloc(count, sizeof(Cell)));
   if (!cells) abort();
@@ -394,7 +397,7 @@ Page& prepare_page(Region& region, size_t offset, bool whole_words) {
   return page;
 }
 
-template <bool is_write>
+template <Access kAccess>
 void access_region(Region& region, const char* address, size_t bytes, const void* code) {
   size_t offset = static_cast<size_t>(address - region.base);
   size_t end = offset + bytes;
@@ -409,11 +412,12 @@ void access_region(Region& region, const char* address, size_t bytes, const void
     const size_t stop = std::min(end, (offset / kPageBytes + 1) * kPageBytes);
     for (; offset < stop; offset += step) {
       Cell& cell = page.cells[offset % kPageBytes / step];
-      if (is_write) {
-        write_cell(cell, region, region.base + offset, code);
-      } else {
+      if (kAccess == kRead) {
         read_cell(cell, region, region.base + offset, code);
+      } else {
+        write_cell(cell, region, region.base + offset, code);
       }
+      if (kAccess == kAnnounce) cell = {};
     }
   }
 }
@@ -433,12 +437,12 @@ Region* find_global(const char* address) {
   return nullptr;
 }
 
-template <bool is_write>
+template <Access kAccess>
 void access_elsewhere(const char* address, const void* code) {
   for (const Range& range : detector.exempt) {
     if (range.contains(address)) return;
   }
-  if (!is_write) {
+  if (kAccess == kRead) {
     for (const Range& range : detector.readable) {
       if (range.contains(address)) return;
     }
@@ -446,7 +450,7 @@ void access_elsewhere(const char* address, const void* code) {
   report(kOutside, nullptr, address, {}, code);
 }
 
-template <bool is_write>
+template <Access kAccess>
 void access_arena(const char* address, size_t bytes, const void* code) {
   const size_t offset = static_cast<size_t>(address - detector.arena_span.base);
   Region& arena = detector.arenas[offset / detector.arena_stride];
@@ -455,22 +459,22 @@ void access_arena(const char* address, size_t bytes, const void* code) {
   } else if (arena.owner != static_cast<int>(detector.running.block)) {
     report(kForeignShared, &arena, address, {}, code);
   } else {
-    access_region<is_write>(arena, address, bytes, code);
+    access_region<kAccess>(arena, address, bytes, code);
   }
 }
 
-template <bool is_write>
+template <Access kAccess>
 inline void access(const void* pointer, size_t bytes, const void* code) {
   const char* address = static_cast<const char*>(pointer);
   if (detector.stacks.contains(address) || !detector.running.valid) return;
   ++detector.accesses;
   if (detector.arena_span.contains(address)) {
-    access_arena<is_write>(address, bytes, code);
+    access_arena<kAccess>(address, bytes, code);
   } else if (Region* region = find_global(address)) {
-    access_region<is_write>(*region, address, bytes, code);
+    access_region<kAccess>(*region, address, bytes, code);
   } else {
     --detector.accesses;  // counted are only accesses to what is watched
-    access_elsewhere<is_write>(address, code);
+    access_elsewhere<kAccess>(address, code);
   }
 }
 
@@ -688,15 +692,15 @@ RF_RACE_API const char* rf_race_report() { return detector.report.c_str(); }
 
 // The entry points of the instrumentation. Local to this library: a process may have a libtsan.
 
-#define RF_TSAN_ACCESS(suffix, bytes, is_write)                                 \
-  extern "C" void __tsan_##suffix(void* address) {                              \
-    rf_emulator::access<is_write>(address, bytes, __builtin_return_address(0)); \
+#define RF_TSAN_ACCESS(suffix, bytes, kind)                                              \
+  extern "C" void __tsan_##suffix(void* address) {                                       \
+    rf_emulator::access<rf_emulator::kind>(address, bytes, __builtin_return_address(0)); \
   }
 #define RF_TSAN_SIZE(bytes)                           \
-  RF_TSAN_ACCESS(read##bytes, bytes, false)           \
-  RF_TSAN_ACCESS(write##bytes, bytes, true)           \
-  RF_TSAN_ACCESS(unaligned_read##bytes, bytes, false) \
-  RF_TSAN_ACCESS(unaligned_write##bytes, bytes, true)
+  RF_TSAN_ACCESS(read##bytes, bytes, kRead)           \
+  RF_TSAN_ACCESS(write##bytes, bytes, kWrite)         \
+  RF_TSAN_ACCESS(unaligned_read##bytes, bytes, kRead) \
+  RF_TSAN_ACCESS(unaligned_write##bytes, bytes, kWrite)
 
 RF_TSAN_SIZE(1)
 RF_TSAN_SIZE(2)
@@ -710,25 +714,29 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 
 void __tsan_read_range(void* address, size_t bytes) {
-  rf_emulator::access<false>(address, bytes, __builtin_return_address(0));
+  rf_emulator::access<rf_emulator::kRead>(address, bytes, __builtin_return_address(0));
 }
 void __tsan_write_range(void* address, size_t bytes) {
-  rf_emulator::access<true>(address, bytes, __builtin_return_address(0));
+  rf_emulator::access<rf_emulator::kWrite>(address, bytes, __builtin_return_address(0));
+}
+
+void rf_emulator_announce_write(void* address, size_t bytes) {
+  rf_emulator::access<rf_emulator::kAnnounce>(address, bytes, __builtin_return_address(0));
 }
 
 // emulator.h gives the emitted file these for the functions of the same names.
 void* rf_emulator_memcpy(void* to, const void* from, size_t bytes) {
-  rf_emulator::access<false>(from, bytes, __builtin_return_address(0));
-  rf_emulator::access<true>(to, bytes, __builtin_return_address(0));
+  rf_emulator::access<rf_emulator::kRead>(from, bytes, __builtin_return_address(0));
+  rf_emulator::access<rf_emulator::kWrite>(to, bytes, __builtin_return_address(0));
   return memcpy(to, from, bytes);
 }
 void* rf_emulator_memmove(void* to, const void* from, size_t bytes) {
-  rf_emulator::access<false>(from, bytes, __builtin_return_address(0));
-  rf_emulator::access<true>(to, bytes, __builtin_return_address(0));
+  rf_emulator::access<rf_emulator::kRead>(from, bytes, __builtin_return_address(0));
+  rf_emulator::access<rf_emulator::kWrite>(to, bytes, __builtin_return_address(0));
   return memmove(to, from, bytes);
 }
 void* rf_emulator_memset(void* to, int value, size_t bytes) {
-  rf_emulator::access<true>(to, bytes, __builtin_return_address(0));
+  rf_emulator::access<rf_emulator::kWrite>(to, bytes, __builtin_return_address(0));
   return memset(to, value, bytes);
 }
 }
