@@ -41,7 +41,7 @@ def _head() -> Iterator[str]:
         "pooling, a shortcut left out, two parts of a Concat exchanged. A mistake is caught if an "
         "output changes by more than the tolerance at which results are compared. "
         "`make mutants` writes this page and [mutation.json](mutation.json); at least "
-        f" {LEAST:.0%} have to be caught."
+        f"{LEAST:.0%} have to be caught."
     )
     yield ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -53,3 +55,12 @@ def test_each_mutant_is_one_mistake_and_they_come_from_all_over_the_graph() -> N
         changed = mutant.applied(model).graph.node
         before = [node for node in model.graph.node if node not in changed]
         assert [node.name for node in before] == [mutant.node]
+
+
+def test_the_page_is_made_from_the_figures_and_they_are_good_enough() -> None:
+    rows = json.loads(report.TABLE.read_text(encoding="utf-8"))
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(rows)
+    assert [row["model"] for row in rows] == [n for n in ZOO if n not in report.TOO_LARGE]
+    for row in rows:
+        assert row["mutants"] >= 40, row["model"]
+        assert row["caught"] >= report.LEAST * row["mutants"], row["model"]
