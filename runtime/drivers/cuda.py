@@ -25,6 +25,7 @@ from ramforge.runtime.drivers.debug import given_up, is_aborted, text_of
 
 log = logging.getLogger("ramforge")
 
+_ALIGNMENT = 16  # of what a thread copies at once
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 Around = contextlib.AbstractContextManager[None]
@@ -254,7 +255,13 @@ class CudaDriver:
         self._follow(self._cupy.cuda.get_current_stream())
         arrays = [self._workspace, self._weights, *given, *taken]
         spaces = np.zeros(1, self._spaces)
-        spaces["base"][0] = [array.data.ptr for array in arrays]
+        addresses = [array.data.ptr for array in arrays]
+        if any(address % _ALIGNMENT for address in addresses):
+            raise DeviceError(
+                f"an input or output does not start at a multiple of {_ALIGNMENT} bytes\n"
+                "    fix: pass a copy of this part of an array"
+            )
+        spaces["base"][0] = addresses
         for number, launch in enumerate(self._launches):
             with around():
                 self._kernels[launch["kernel"]](

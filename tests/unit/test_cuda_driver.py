@@ -317,6 +317,20 @@ def test_launches_that_are_replayed_with_the_same_arguments_give_the_same_again(
                 assert one.tobytes() == other.tobytes()
 
 
+def test_an_address_that_no_copy_of_16_bytes_can_begin_at_is_refused(
+    artifact: Artifact, cupy: FakeCupy
+) -> None:
+    driver = cuda.CudaDriver(artifact)
+    made = arrays.made_up(artifact.inputs, seed=1)
+    given = [cupy.asarray(array) for array in made.values()]
+    taken = [cupy.empty(port.shape, port.dtype) for port in artifact.outputs]
+    odd = cupy.empty(given[0].nbytes + 16, "uint8")
+    offset = (4 - odd.ctypes.data) % 16  # as a part of an array may lie
+    given[0] = odd[offset : offset + given[0].nbytes]
+    with pytest.raises(DeviceError, match="multiple of 16 bytes"):
+        driver.launch(given, taken)
+
+
 @pytest.mark.parametrize("problem", [RuntimeError("TOO_LARGE"), KeyboardInterrupt()])
 def test_after_a_run_that_failed_between_launches_the_next_is_right(
     problem: BaseException, artifact: Artifact, cupy: FakeCupy
@@ -436,10 +450,10 @@ def test_a_driver_that_is_too_old_is_named(
 def test_an_arena_that_the_device_does_not_have_is_refused(
     artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "SHARED_BYTES", 1024)
+    monkeypatch.setattr(sys.modules[__name__], "SHARED_BYTES", 256)
     monkeypatch.setitem(sys.modules, "cupy", FakeCupy(artifact, blocks_per_sm=1))
     monkeypatch.setattr(cuda, "is_available", lambda: True)
-    with pytest.raises(DeviceError, match="bytes of shared memory, there are 1024"):
+    with pytest.raises(DeviceError, match="bytes of shared memory, there are 256"):
         ramforge.Session(artifact, "cuda")
 
 
