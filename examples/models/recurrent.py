@@ -10,8 +10,7 @@ from ramforge.zoo.builder import Builder
 
 _GATES = ("input", "forget", "cell", "output")
 # What happens in an early step of a low layer is seen in the last state, and rounding errors are
-# not: the forget gates are nearly open, and hidden states are about half as large as the input.
-_BIASES = {"forget": 2.5}
+# not: hidden states are about half as large as the input.
 _GAIN_X, _GAIN_H = 2.0, 1.0
 
 
@@ -25,7 +24,11 @@ class Cell:
     biases: tuple[str, ...]
 
 
-def make_cell(builder: Builder, name: str, inputs: int, hidden: int) -> Cell:
+def make_cell(builder: Builder, name: str, inputs: int, hidden: int, forget: float = 2.5) -> Cell:
+    """``forget`` is the bias of the forget gates: at 2.5 they are nearly open, and the last state
+    still knows of the first step. A network that gives out all of its states wants less.
+    """
+    biases = {"forget": forget}
     return Cell(
         name,
         tuple(
@@ -36,7 +39,7 @@ def make_cell(builder: Builder, name: str, inputs: int, hidden: int) -> Cell:
             builder.weight(f"{name}/{g}/weight_h", (hidden, hidden), hidden, _GAIN_H)
             for g in _GATES
         ),
-        tuple(builder.bias(f"{name}/{g}/bias", hidden, _BIASES.get(g, 0.0)) for g in _GATES),
+        tuple(builder.bias(f"{name}/{g}/bias", hidden, biases.get(g, 0.0)) for g in _GATES),
     )
 
 
