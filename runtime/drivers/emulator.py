@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramforge.codegen.build import cache, command
-from ramforge.codegen.build.host import cpu
+from ramforge.codegen.build.host import NO_RED_ZONE, cpu
 from ramforge.codegen.build.toolchain import HostCompiler, find_host_compiler
 from ramforge.compiler.errors import DeviceError, ShapeError, ToolchainError
 
@@ -93,7 +93,7 @@ def build(
     flags = (
         *(*_LANGUAGE, *_QUIET, *(_RACE_TEXT_FLAGS if race else _TEXT_FLAGS)),
         *(("-O0",) if quick else ()),
-        *(_C_HEADERS if compiler.name == "g++" else ()),
+        *((*_C_HEADERS, *NO_RED_ZONE) if compiler.name == "g++" else ()),
         *("-DRF_EMULATE", *(f"-D{define}" for define in defines)),
     )
     text = source if compiler.name != "g++" else _UNROLL.sub(_gcc_unroll, source)
