@@ -48,7 +48,7 @@ def deepspeech2(
     zero = zero_state(builder, 1, hidden)
     width = channels * height
     for layer in range(layers):
-        cell = make_cell(builder, f"/lstm{layer}", width, hidden, forget=1.0)
+        cell = make_cell(builder, f"/lstm{layer}", width, hidden)
         sequence, _ = unroll(builder, cell, sequence, (zero, zero))
         width = hidden
     x = builder.node("Concat", sequence, "/steps", axis=0)
