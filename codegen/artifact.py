@@ -176,7 +176,7 @@ def render(program: Program, source: str, options: dict[str, Any]) -> Rendered:
     memory = program.memory
     weights = weights_file.gather(program.weights, memory.weight_offsets, memory.weight_bytes)
     text = rendering.render(program, weights, names)
-    dump.write(len(PASSES) + 2, names.source, lambda: text)
+    dump.write(len(PASSES) + 3, names.source, lambda: text)
     return Rendered(names, text, weights, _manifest(program, weights, names, options))
 
 

@@ -24,7 +24,7 @@ from ramforge.compiler import dump, printer
 from ramforge.compiler.check import check_graph, check_plan
 from ramforge.compiler.cost import CostModel
 from ramforge.compiler.cost.analytic import AnalyticCost
-from ramforge.compiler.device import THREADS, Target
+from ramforge.compiler.device import PRECISIONS, THREADS, Target
 from ramforge.compiler.ir import Array, DType, Graph
 from ramforge.compiler.lower import Lowered, Offer, all_of_them, lower
 from ramforge.compiler.memory import Memory
@@ -90,17 +90,28 @@ class Program:
         return self.timeline.makespan_ns
 
 
-def optimise(graph: Graph) -> Graph:
+def optimise(graph: Graph, precision: str = PRECISIONS[0]) -> Graph:
     """All passes, each that changed something followed by the verifier."""
     check_graph(graph, "import")
     dump.write(0, "import.txt", partial(printer.graph_text, graph))
-    for number, step in enumerate(PASSES, start=1):
+    for number, step in enumerate((*PASSES, *_narrowing(precision)), start=1):
         changed = step(graph)
         if changed is not graph:
             check_graph(changed, step.__name__)
         graph = changed
         dump.write(number, f"{step.__name__}.txt", partial(printer.graph_text, graph))
     return graph
+
+
+def _narrowing(precision: str) -> tuple[Pass, ...]:
+    """The pass behind all others that ``precision`` asks for."""
+    if precision not in _STORED_AS:
+        return ()
+
+    def narrow(graph: Graph) -> Graph:
+        return store_factors(graph, _STORED_AS[precision])
+
+    return (narrow,)
 
 
 def compile_graph(
@@ -117,10 +128,7 @@ def compile_graph(
     ``rule`` says how variants are chosen, ``offer`` which of them there are.
     """
     policies = find_policies(schedule)
-    graph = optimise(graph)
-    if target.precision in _STORED_AS:
-        graph = store_factors(graph, _STORED_AS[target.precision])
-        check_graph(graph, "store_factors")
+    graph = optimise(graph, target.precision)
     log.debug("%d nodes after fusion", len(graph.nodes))
     cost = cost or AnalyticCost()
     tried = [
@@ -137,7 +145,7 @@ def finish(found: Scheduled, lowered: Lowered) -> Program:
     operators, plan, memory = found.operators, found.plan, found.memory
     check_plan(operators, plan, target, memory, graph)
     text = partial(printer.program_text, operators, plan, memory)
-    dump.write(len(PASSES) + 1, "program.txt", text)
+    dump.write(len(PASSES) + 2, "program.txt", text)
     log.debug("%d rOperators in %d waves, by %s", len(operators), plan.waves, plan.policy)
     return Program(
         graph,

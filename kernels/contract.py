@@ -97,10 +97,14 @@ def pack(product: Product, grid: Grid, vector: int, weight: Array) -> Array:
 
 
 def rounded_to_tf32(values: Array) -> Array:
-    """The nearest floats of which only the upper 19 bits count, of two the one further from 0."""
+    """The nearest floats of which only the upper 19 bits count, of two the one further from 0; but
+    what is a number stays one.
+    """
+    kept = np.uint32(0xFFFFE000)
     bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded = ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
-    return np.where(np.isfinite(values), rounded, values)
+    rounded = ((bits + np.uint32(0x1000)) & kept).view(np.float32)
+    cut = np.where(np.isfinite(values), (bits & kept).view(np.float32), values)
+    return np.where(np.isfinite(values) & np.isfinite(rounded), rounded, cut)
 
 
 def _alone(load: Load) -> Load:

@@ -87,7 +87,7 @@ def of_model(
         _ports(graph, names) for names in (graph.inputs, graph.answers)
     )
     report(f"optimising {len(graph.nodes)} nodes")
-    graph = optimise(graph)
+    graph = optimise(graph, target.precision)
     searches = tuple(search for _, search in predict.searches(graph, target, AnalyticCost()))
     plans = {}
     for policy in POLICIES.values():

@@ -116,7 +116,7 @@ def tune(
     tuning = _begun(file, target)
     log.info("tuning: reading the model")
     graph = import_model(model, shapes=shapes or {}, dims=dims or {}, values=values or {})
-    options = options_of(optimise(graph), target)
+    options = options_of(optimise(graph, target.precision), target)
     wanted = frozenset[Place]().union(*(option.places for option in options))
     for option in options:
         missing = option.places - tuning.places

@@ -118,6 +118,8 @@ def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None
     left, right = (_loaded(arg) for arg in value.args)
     if left is None or right is None or right.loose_axes() or value.dtype is not DType.FLOAT32:
         return None
+    if left.fill and left.loose_axes():  # what lies outside of a row's tensor counts as zero
+        return None
     return (left, right) if left.dtype is right.dtype and left.dtype in _FACTORS else None
 
 

@@ -52,9 +52,9 @@ def _factors(graph: Graph) -> list[str]:
 
 
 def _stored(values: Array, dtype: DType) -> Array:
-    """What is too large becomes the largest number that there is."""
+    """A number that is too large becomes the largest that there is; infinity stays."""
     most = float(ml_dtypes.finfo(dtype.numpy).max)  # type: ignore[no-untyped-call]
-    return np.clip(values, -most, most).astype(dtype.numpy)
+    return np.where(np.isfinite(values), np.clip(values, -most, most), values).astype(dtype.numpy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class _Changes:
         axes = comp.output_axes(tensor.shape)
         value = terms.load(0, comp.positions(axes), tensor.shape, tensor.dtype)
         copy = self.copies[name]
-        node = Node("Cast", copy, (name,), (copy,))
+        node = Node(copy, "Cast", (name,), (copy,))
         return computed(node, Computation(axes, terms.cast_to(value, self.dtype)))
 
     def _changed(self, node: Node) -> Node:

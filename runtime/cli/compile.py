@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ramforge.compiler.device import Target, find_target
 from ramforge.runtime import progress
 from ramforge.runtime.cli import options
 
@@ -55,7 +56,8 @@ def compile_command(
     with progress.reporting(**common) as report:
         if tune is not None:
             given = {"shapes": shapes, "dims": dims, "values": values}
-            _tune(model, target, tune, output, **given, seconds=tune_seconds)
+            chosen = find_target(target).with_precision(precision)
+            _tune(model, chosen, tune, output, **given, seconds=tune_seconds)
         artifact = api.compile(
             model,
             target=target,
@@ -79,15 +81,14 @@ def compile_command(
     click.echo(str(artifact.source))
 
 
-def _tune(model: str, target: str, file: str, output: str | None, **options: Any) -> None:
+def _tune(model: str, target: Target, file: str, output: str | None, **options: Any) -> None:
     """Measure what the file lacks, once it is known that the output can be written."""
     from ramforge.codegen import artifact as artifacts
-    from ramforge.compiler.device import find_target
     from ramforge.runtime import tune
 
     if output is not None:
         artifacts.check_writable(Path(output))
-    tune.tune(model, find_target(target), file, **options)
+    tune.tune(model, target, file, **options)
 
 
 def _build(artifact: Any) -> None:

@@ -14,10 +14,9 @@ from ramforge.compiler.device import find_target
 from ramforge.compiler.errors import OptionError
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.ir import DType
-from ramforge.compiler.passes.store_factors import store_factors
 from ramforge.compiler.pipeline import compile_graph, optimise
 from ramforge.kernels.contract import rounded_to_tf32
-from ramforge.runtime import arrays, gpu_cases, verify
+from ramforge.runtime import arrays, gpu_cases, inspect, tune, verify
 from ramforge.runtime.cli import commands, run_command
 from ramforge.runtime.drivers.emulated import EmulatedDriver
 from ramforge.runtime.verify.reference import Reference, Source
@@ -68,7 +67,7 @@ def chain() -> onnx.ModelProto:
 
 
 def test_only_what_is_multiplied_is_stored_in_fewer_bits() -> None:
-    graph = store_factors(optimise(import_model(chain())), DType.FLOAT16)
+    graph = optimise(import_model(chain()), "fp16")
     types = {name: tensor.dtype for name, tensor in graph.tensors.items()}
     narrow = {name for name, dtype in types.items() if dtype is DType.FLOAT16}
     assert narrow == {"x#float16", "w#float16", "v#float16", "p", "s#float16"}
@@ -80,8 +79,36 @@ def test_weights_that_are_too_large_become_the_largest_number() -> None:
     model = chain()
     large = np.full((16, 16), -1e9, np.float32)
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(large, "w"))
-    graph = store_factors(optimise(import_model(model)), DType.FLOAT16)
+    graph = optimise(import_model(model), "fp16")
     assert np.all(graph.constants["w#float16"] == -65504)
+
+
+def test_infinite_weights_stay_infinite() -> None:
+    model = chain()
+    model.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(np.full((16, 16), np.inf, np.float32), "w")
+    )
+    assert np.all(np.isinf(optimise(import_model(model), "bf16").constants["w#bfloat16"]))
+    largest = np.array([np.finfo(np.float32).max, np.inf, -np.inf, np.nan], np.float32)
+    assert np.isfinite(rounded_to_tf32(largest)).tolist() == [True, False, False, False]
+
+
+def test_names_of_nodes_stay_unique() -> None:
+    graph = optimise(import_model(chain()), "fp16")
+    names = [node.name for node in graph.nodes]
+    assert len(set(names)) == len(names)
+    assert {node.op for node in graph.nodes if "#" in node.name} == {"Cast"}
+
+
+def test_inspect_and_tune_see_the_nodes_that_compile_sees(tmp_path: Path) -> None:
+    target = find_target("host:2").with_precision("fp16")
+    program = compile_graph(import_model(chain()), target)
+    document = inspect.of_model(chain(), target, "auto", lambda _: None)
+    sizes = sum(array.nbytes for array in program.weights.values())
+    assert document["memory"]["weight_bytes"] == sizes
+    known = tune.tune(chain(), target, tmp_path / "tuning.json", seconds=60)
+    bodies = {operator.variant.body.name for operator in program.operators}
+    assert bodies <= {row.name for row in known.bodies}
 
 
 def test_tf32_is_asked_for_and_changes_the_packed_weights() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from onnx import helper
 
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.ir import Graph, Node
@@ -62,3 +63,20 @@ def test_the_mean_of_integers_fits_where_their_sum_does_not(tmp_path: Path) -> N
         one("ReduceMean", big, ints(1), keepdims=0).giving(np.array([2**32 - 2], np.uint32)),
     ]
     check(cases, tmp_path)
+
+
+def padded(op: str, x: np.ndarray, pads: list[int], weight: np.ndarray) -> Case:
+    """A product of ``x`` with 2 around it."""
+    nodes = (
+        helper.make_node("Pad", ["x", "pads", "two"], ["p"], "pad"),
+        helper.make_node(op, ["p", "w"], ["y"], op.lower()),
+    )
+    known = {"pads": np.array(pads), "two": np.float32(2), "w": weight}
+    return Case(f"Pad {op}", nodes, {"x": x}, ("y",), known)
+
+
+def test_padding_that_is_not_zero_stays_in_front_of_a_product(tmp_path: Path) -> None:
+    """What lies outside of a row of a product counts as zero."""
+    matrix = padded("MatMul", numbers(6, 4), [1, 0, 2, 1], numbers(5, 33))
+    image = padded("Conv", numbers(1, 4, 5, 5), [0, 0, 1, 1, 0, 0, 1, 1], numbers(8, 4, 3, 3))
+    check([matrix, image], tmp_path)
