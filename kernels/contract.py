@@ -181,7 +181,8 @@ def _text(product: Product, grid: Grid, vector: int) -> str:
         lines.append(f"const int batch = {batch_digit};")
     lines += batch
     lines += [
-        grid.call(problem),
+        f"using problem = {problem};",
+        *grid.call,
         f"    RF_LAMBDA(int m, int segment) -> const {kind}* {{",
         *space.indent(_row_lines(product, dict(names)), 6),
         "    },",

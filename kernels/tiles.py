@@ -116,11 +116,16 @@ class Grid:
         m, n = (fast, slow) if self.rows_first else (slow, fast)
         return m, n, task // (self.tiles_m * self.tiles_n)
 
-    def call(self, problem: str) -> str:
-        """The C text of the primitive and of what it begins with."""
+    @property
+    def call(self) -> list[str]:
+        """The primitive that makes a tile of ``problem``, and its first arguments, as C text."""
         if self.is_few:
-            return f"rf_contract_few<{problem}, {self.tile.n // PANEL}>(arena, tile_n,"
-        return f"rf_contract<{problem}, {self._template}, {self.math.text}>(arena, tile_m, tile_n,"
+            return [f"rf_contract_few<problem, {self.tile.n // PANEL}>(", "    arena, tile_n,"]
+        return [
+            f"using tile = {self._template};",
+            f"rf_contract<problem, tile, {self.math.text}>(",
+            "    arena, tile_m, tile_n,",
+        ]
 
     @property
     def _template(self) -> str:
