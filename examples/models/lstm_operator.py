@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ramforge.zoo.builder import Builder
-from ramforge.zoo.recurrent import LSTM_TC_FORGET, Cell, make_cell
+from ramforge.zoo.recurrent import Cell, forget_bias, make_cell
 
 # The operator's order of gates, as places in ours: input, output, forget, cell.
 _ORDER = (0, 3, 1, 2)
@@ -23,7 +23,7 @@ def lstm_tc_operator(
     state = ""
     for layer in range(layers):
         name = f"/layer{layer}"
-        weights = _stacked(builder, make_cell(builder, name, hidden, hidden, LSTM_TC_FORGET))
+        weights = _stacked(builder, make_cell(builder, name, hidden, hidden, forget_bias(layer)))
         outputs = (f"{name}/all", f"{name}/last")
         x, state = builder.nodes("LSTM", [x, *weights], name, outputs, hidden_size=hidden)
         # of the directions, of which there is one
