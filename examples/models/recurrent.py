@@ -65,7 +65,7 @@ def forget_bias(layer: int) -> float:
     """Of LSTM-TC, of which only the last state comes out: low layers hand on quickly what is new,
     high ones know for a hundred steps what was. All of them at 2.0 would tell of rounding errors.
     """
-    return 1 + layer / 6
+    return 0.8 + 1.4 * layer / 9
 
 
 def lstm_tc(
