@@ -2,6 +2,9 @@
 // plan's counters, and once more between launches; a core that waits long sleeps on a futex.
 #if !defined(RF_SIMT)
 #include <pthread.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 struct rf_session;
 struct rf_worker {
@@ -18,6 +21,7 @@ struct rf_session {
   char* workspace;  // owned; the caller may bring another one
   rf_worker* workers;
   int count;
+  int home;           // the core that the caller was on, counted from 1
   unsigned started;   // runs handed to the workers
   unsigned meetings;  // arrivals at the meetings between launches and at the end
   unsigned stop;
@@ -57,6 +61,35 @@ static void rf_work(rf_worker* worker, unsigned run) {
     if (RF_TIMING && worker->index == 0) session->launch_ns[launch] = rf_clock_ns() - start;
   }
 }
+
+// For the length of a run the caller stays on its core and the workers leave that one alone. A
+// thread that wakes another one is often given it as a neighbour, and two that wait for each other
+// would take turns on one core.
+#if defined(__linux__)
+static bool rf_hold_cores(rf_session* session, cpu_set_t* before) {
+  const int home = sched_getcpu();
+  if (session->count == 1 || home < 0 || sched_getaffinity(0, sizeof *before, before)) return false;
+  if (CPU_COUNT(before) < session->count) return false;
+  if (session->home != home + 1) {
+    cpu_set_t others = *before;
+    CPU_CLR(home, &others);
+    for (int i = 1; i < session->count; ++i)
+      pthread_setaffinity_np(session->workers[i].thread, sizeof others, &others);
+    session->home = home + 1;
+  }
+  cpu_set_t own;
+  CPU_ZERO(&own);
+  CPU_SET(home, &own);
+  return sched_setaffinity(0, sizeof own, &own) == 0;
+}
+static void rf_let_cores_go(const cpu_set_t* before) {
+  sched_setaffinity(0, sizeof *before, before);
+}
+#else
+struct cpu_set_t {};
+static bool rf_hold_cores(rf_session*, cpu_set_t*) { return false; }
+static void rf_let_cores_go(const cpu_set_t*) {}
+#endif
 
 static void* rf_worker_main(void* argument) {
   rf_worker* worker = static_cast<rf_worker*>(argument);
@@ -125,9 +158,12 @@ extern "C" int rf_run(void* handle, const void* const* inputs, void* const* outp
     session->spaces[2 + i] = static_cast<char*>(const_cast<void*>(inputs[i]));
   for (int i = 0; i < RF_OUTPUTS; ++i)
     session->spaces[2 + RF_INPUTS + i] = static_cast<char*>(outputs[i]);
+  cpu_set_t before;
+  const bool holds = rf_hold_cores(session, &before);
   const unsigned run = session->started;  // only this thread changes it
   rf_advance(&session->started, 1);
   rf_work(&session->workers[0], run);
+  if (holds) rf_let_cores_go(&before);
   if (!session->control->abort) {
     ++session->control->epoch;
     return 0;
