@@ -47,25 +47,21 @@ TILES = (
 
 @dataclass(frozen=True, slots=True)
 class Math:
-    """How products are made: the C text, and the least that one warp does at once.
-
-    A thread has ``rows_apart`` x ``columns_apart`` of a warp's sums for each that it holds.
-    """
+    """How products are made: the C text, and the least that one warp does at once."""
 
     text: str
     warp_m: int
     warp_n: int
-    rows_apart: int
-    columns_apart: int
     chunks: int = 1  # that are multiplied together
     factors: str = ""  # the kind of factors, for a device that has instructions for them
 
 
-PLAIN = Math("rf_plain", 4, 8, 4, 8)
+_WARP_ROWS, _WARP_COLUMNS = 4, 8  # how the 32 threads of a warp share its sums
+PLAIN = Math("rf_plain", 4, 8)
 _MATRIX = {
-    "tf32": Math("rf_matrix<RF_TF32>", 16, 16, 4, 8, 2, "tf32"),
-    "float16": Math("rf_matrix<RF_FLOAT16>", 16, 16, 4, 8, 2, "float16"),
-    "bfloat16": Math("rf_matrix<RF_BFLOAT16>", 16, 16, 4, 8, 2, "bfloat16"),
+    "tf32": Math("rf_matrix<RF_TF32>", 16, 16, 2, "tf32"),
+    "float16": Math("rf_matrix<RF_FLOAT16>", 16, 16, 2, "float16"),
+    "bfloat16": Math("rf_matrix<RF_BFLOAT16>", 16, 16, 2, "bfloat16"),
 }
 
 
@@ -141,8 +137,8 @@ class Grid:
     @property
     def patch(self) -> tuple[int, int]:
         """Rows and columns of which a thread keeps the sums."""
-        rows = self.tile.m // self.warps_m // self.math.rows_apart
-        return rows, self.tile.n // self.warps_n // self.math.columns_apart
+        rows = self.tile.m // self.warps_m // _WARP_ROWS
+        return rows, self.tile.n // self.warps_n // _WARP_COLUMNS
 
     @property
     def efficiency(self) -> float:
@@ -216,7 +212,7 @@ def _warps(tile: Tile, math: Math, warps: int) -> tuple[int, int] | None:
     for m in _powers(min(warps, tile.m // math.warp_m)):
         for n in _powers(min(warps // m, tile.n // math.warp_n)):
             sharing = warps // (m * n)
-            patch_m, patch_n = tile.m // m // math.rows_apart, tile.n // n // math.columns_apart
+            patch_m, patch_n = tile.m // m // _WARP_ROWS, tile.n // n // _WARP_COLUMNS
             sums = patch_m * patch_n
             if sums <= _MOST_SUMS and tile.chunks % (sharing * math.chunks) == 0:
                 too_few = max(0, _FEWEST_SUMS - sums)

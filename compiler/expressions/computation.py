@@ -115,7 +115,7 @@ def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None
         return None
     if not isinstance(value, terms.Apply) or value.name != "mul":
         return None
-    left, right = (_loaded(arg) for arg in value.args)
+    left, right = (loaded(arg) for arg in value.args)
     if left is None or right is None or right.loose_axes() or value.dtype is not DType.FLOAT32:
         return None
     if left.fill and left.loose_axes():  # what lies outside of a row's tensor counts as zero
@@ -123,7 +123,8 @@ def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None
     return (left, right) if left.dtype is right.dtype and left.dtype in _FACTORS else None
 
 
-def _loaded(factor: Expr) -> terms.Load | None:
+def loaded(factor: Expr) -> terms.Load | None:
+    """What a factor reads, if it is a load or one that was made wider."""
     if isinstance(factor, terms.Apply) and factor.name == "cast":
         (factor,) = factor.args
     return factor if isinstance(factor, terms.Load) else None

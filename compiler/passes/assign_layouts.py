@@ -76,9 +76,8 @@ def _operand(computation: Computation) -> Load | None:
     roles = computation.roles
     if roles is None or not computation.value.args or len(computation.axes) < 3:
         return None
-    operand = computation.value.args[0]
     in_order = roles.columns and roles.columns[-1] is computation.axes[-1]
-    return None if in_order or not isinstance(operand, Load) else operand
+    return None if in_order else comp.loaded(computation.value.args[0])
 
 
 def _windows(computation: Computation) -> list[tuple[Load, Var]]:

@@ -98,3 +98,17 @@ def test_runs_of_whole_chunks_are_copied_chunk_by_chunk(columns: int, aligned: s
     text = operator(program(model, "h200"), "MatMul").variant.body.text
     assert f"rf_problem<float, 64, 96, 1, {columns}, 1, {aligned}>" in text
     assert f"rf_packed<float, {columns}, 4>" in text
+
+
+def test_a_model_in_float16_has_its_channels_last_too() -> None:
+    """Its products widen what they read, which is no other layout."""
+    model = model_of(
+        "g (float[1, 16, 8, 8] x) => (float[1, 16, 8, 8] y) {"
+        "  h = Cast<to=10>(x) v = Cast<to=10>(w) a = Conv<pads=[1, 1, 1, 1]>(h, v)"
+        "  b = Conv<pads=[1, 1, 1, 1]>(a, v) y = Cast<to=1>(b) }",
+        w=(16, 16, 3, 3),
+    )
+    bodies = [each.variant.body for each in program(model, "h200").operators]
+    products = [body.text for body in bodies if body.family == "contract"]
+    assert len(products) == 2
+    assert all("rf_problem<rf_half, 64, 16, 9, 16, 1, true>" in text for text in products)
