@@ -37,7 +37,13 @@ def computation_text(computation: Computation) -> list[str]:
     folded = ",".join(f"{var.name}<{var.size}" for var in computation.reduction)
     axes = ",".join(f"{var.name}<{var.size}" for var in computation.axes)
     head = f"{computation.kind or 'map'} [{axes}]" + (f" over [{folded}]" if folded else "")
-    lines = [head, f"value  {computation.value.key}"]
+    lines = [head]
+    if computation.scores is not None:
+        scores = computation.scores
+        summed = ",".join(f"{var.name}<{var.size}" for var in scores.reduction)
+        lines.append(f"scores over [{summed}] {scores.value.key}")
+        lines.append(f"       finish {scores.finish.key}")
+    lines.append(f"value  {computation.value.key}")
     if computation.finish is not None:
         lines.append(f"finish {computation.finish.key}")
     return lines

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +26,7 @@ SUM, PRODUCT, MAXIMUM, MINIMUM = "sum", "product", "max", "min"
 SOFTMAX, LOG_SOFTMAX, NORMALIZE = "softmax", "log_softmax", "normalize"
 ROW_KINDS = (SOFTMAX, LOG_SOFTMAX, NORMALIZE)
 COMBINERS = (SUM, PRODUCT, MAXIMUM, MINIMUM)
+ATTENTION = "attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,27 @@ class Roles:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """What attention weighs its values by: the softmax, along the computation's own reduction, of
+    finish(sum over ``reduction`` of value). The value is a product of two loads.
+    """
+
+    value: Expr
+    reduction: tuple[Var, ...]
+    finish: Expr
+
+    def mapped(self, change: Callable[[Expr], Expr]) -> Scores:
+        return Scores(change(self.value), self.reduction, change(self.finish))
+
+
+@dataclass(frozen=True, slots=True)
 class Computation:
     """One output, element by element.
 
     A row kind (softmax, normalize) runs over ``reduction``, which are then axes of the output
     themselves; ``finish`` sees each element's own result. ``roles`` is there where value is a
-    product of two loads.
+    product of two loads. Attention is a sum of ``value``, each weighed by its ``scores``, which do
+    not depend on the columns.
     """
 
     axes: tuple[Var, ...]
@@ -57,6 +74,7 @@ class Computation:
     finish: Expr | None = None
     roles: Roles | None = None
     epsilon: float = 0.0
+    scores: Scores | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,8 +101,29 @@ class Computation:
     def reduction_size(self) -> int:
         return math.prod(var.size for var in self.reduction)
 
+    @property
+    def folded(self) -> tuple[Var, ...]:
+        """Everything that is summed over."""
+        return self.reduction if self.scores is None else (*self.reduction, *self.scores.reduction)
+
+    @property
+    def summed(self) -> tuple[Expr, ...]:
+        """The values of all sums."""
+        return (self.value,) if self.scores is None else (self.scores.value, self.value)
+
     def expressions(self) -> tuple[Expr, ...]:
-        return (self.value,) if self.finish is None else (self.value, self.finish)
+        scores = () if self.scores is None else (self.scores.value, self.scores.finish)
+        finish = () if self.finish is None else (self.finish,)
+        return (*scores, self.value, *finish)
+
+    def mapped(self, change: Callable[[Expr], Expr]) -> Computation:
+        """The same with every expression changed."""
+        return replace(
+            self,
+            value=change(self.value),
+            finish=None if self.finish is None else change(self.finish),
+            scores=None if self.scores is None else self.scores.mapped(change),
+        )
 
     def loads(self) -> tuple[terms.Load, ...]:
         found = [node for expr in self.expressions() for node in terms.loads_of(expr)]
@@ -225,12 +264,6 @@ def _renumbered(computation: Computation, slots: tuple[tuple[int, int], ...]) ->
     return rewritten(computation, move)
 
 
-def rewritten(computation: Computation, loads: object) -> Computation:
+def rewritten(computation: Computation, loads: Callable[[terms.Load], Expr]) -> Computation:
     """The same computation with each load replaced."""
-    assert callable(loads)
-    finish = computation.finish
-    return replace(
-        computation,
-        value=terms.rewrite(computation.value, loads=loads),
-        finish=None if finish is None else terms.rewrite(finish, loads=loads),
-    )
+    return computation.mapped(lambda expr: terms.rewrite(expr, loads=loads))

@@ -5,12 +5,14 @@ folding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ramforge.compiler.expressions import computation as comp
-from ramforge.compiler.expressions.computation import Computation
+from ramforge.compiler.expressions import terms
+from ramforge.compiler.expressions.computation import Computation, Scores
 from ramforge.compiler.expressions.functions import function
 from ramforge.compiler.expressions.index import Data, FloorDiv, Index, Var
 from ramforge.compiler.expressions.terms import Apply, Const, Expr, Hole, IndexValue, Load
@@ -31,6 +33,8 @@ def _fold(kind: str, value: Array, axes: tuple[int, ...]) -> Array:
 
 def run(computation: Computation, inputs: Sequence[Array]) -> Array:
     """The output array, in index order."""
+    if computation.scores is not None:
+        return _attention(computation, computation.scores, inputs)
     row = computation.is_row
     spaces = computation.axes if row else (*computation.axes, *computation.reduction)
     grids = np.meshgrid(*(np.arange(var.size) for var in spaces), indexing="ij", sparse=True)
@@ -49,6 +53,22 @@ def run(computation: Computation, inputs: Sequence[Array]) -> Array:
     return np.ascontiguousarray(
         np.broadcast_to(result, computation.shape), dtype=computation.dtype.numpy
     ).reshape(computation.shape)
+
+
+def _attention(computation: Computation, scores: Scores, inputs: Sequence[Array]) -> Array:
+    """Its three parts one after the other."""
+    assert computation.roles is not None
+    outer = tuple(var for var in computation.axes if var not in computation.roles.columns)
+    keys = computation.reduction
+    axes = (*outer, *keys)
+    likeness = Computation(axes, scores.value, comp.SUM, scores.reduction, scores.finish)
+    shape, here = likeness.shape, comp.positions(axes)
+    row = Computation(axes, terms.load(0, here, shape, likeness.dtype), comp.SOFTMAX, keys)
+    weights = run(row, (run(likeness, inputs),))
+    weight = terms.load(len(inputs), here, shape, likeness.dtype)
+    value = terms.apply("mul", weight, computation.value)
+    mixed = replace(computation, kind=comp.SUM, value=value, scores=None)
+    return run(mixed, (*inputs, weights))
 
 
 def _row(computation: Computation, value: Array) -> Array:

@@ -47,12 +47,7 @@ class Placed:
 
     def substitute(self, places: dict[Var, Index]) -> Placed:
         """The same work with variables replaced by sums of others."""
-        old = self.computation
-        computation = replace(
-            old,
-            value=terms.rewrite(old.value, places),
-            finish=None if old.finish is None else terms.rewrite(old.finish, places),
-        )
+        computation = self.computation.mapped(lambda expr: terms.rewrite(expr, places))
         moved = tuple(
             ix.rewrite(
                 position,

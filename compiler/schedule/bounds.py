@@ -5,13 +5,14 @@ Input: a Search, output: figures in nanoseconds. Nothing here looks at a plan.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
 from ramforge.compiler.device import vdevices
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
-from ramforge.compiler.expressions.computation import Computation, computation_of
+from ramforge.compiler.expressions.computation import Computation, Scores, computation_of
 from ramforge.compiler.expressions.terms import Apply, Expr
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.schedule.arrangement import dependencies
@@ -66,7 +67,20 @@ def useful_flops(graph: Graph) -> float:
         combine = 0 if computation.is_map else 1
         found += _positions(computation, size) * (_operations(computation.value) + combine)
         found += size * finish
+        if computation.scores is not None:
+            found += _scores_flops(computation, computation.scores)
     return found
+
+
+def _scores_flops(computation: Computation, scores: Scores) -> float:
+    """Scores are worked out once for all columns; a weight takes another two operations."""
+    assert computation.roles is not None
+    count = computation.reduction_size
+    for var in computation.axes:
+        count *= 1 if var in computation.roles.columns else var.size
+    depth = math.prod(var.size for var in scores.reduction)
+    each = depth * (_operations(scores.value) + 1) + _operations(scores.finish) + 2
+    return float(count * each)
 
 
 def moved_bytes(graph: Graph) -> int:
@@ -134,8 +148,9 @@ def _folded(node: Node) -> set[str]:
     computation = computation_of(node)
     return {
         node.inputs[load.slot]
-        for load in terms.loads_of(computation.value)
-        if any(set(computation.reduction) & ix.variables(index) for index in load.indices)
+        for expr in computation.summed
+        for load in terms.loads_of(expr)
+        if any(set(computation.folded) & ix.variables(index) for index in load.indices)
     }
 
 
