@@ -26,8 +26,10 @@ from ramforge.runtime.session import Session
 
 Contender = Callable[[], list[Array]]
 RESAMPLES = 1000
-# Thread pools spin on for a while after a run; whoever comes next would be timed against them.
-SETTLE_SECONDS = 0.02
+# Thread pools spin on for a while after a run (ONNX Runtime's for some 50 ms); whoever comes next
+# would be timed against them.
+SETTLE_SECONDS = 0.01
+MOST_SETTLING = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,20 @@ def compare(
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else reversed(names):
-            time.sleep(SETTLE_SECONDS)
+            settle()
             start = time.perf_counter()
             contenders[name]()
             times[name].append(time.perf_counter() - start)
     return [_timing(name, times[name], times[baseline]) for name in names]
+
+
+def settle() -> None:
+    """Until no thread of this process is busy any more, but no longer than a second or so."""
+    for _ in range(MOST_SETTLING):
+        busy = time.process_time()
+        time.sleep(SETTLE_SECONDS)
+        if time.process_time() - busy < 0.1 * SETTLE_SECONDS:
+            return
 
 
 def _timing(name: str, own: Sequence[float], base: Sequence[float]) -> Timing:

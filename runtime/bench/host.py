@@ -3,7 +3,9 @@
     python -m ramforge.runtime.bench.host --json docs/results/host.json
 
 Each network in turn, A B B A, verified first; a ratio above 1 is slower than ONNX Runtime. At the
-end the geometric mean.
+end the geometric mean. Both have their default options, and each run begins when the thread pools
+of both have come to rest: so neither has to share the cores with the other's waiting threads, and
+neither finds its own still awake.
 """
 
 from __future__ import annotations

@@ -60,3 +60,19 @@ def test_the_command_compares_a_model_with_onnx_runtime(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "ratio to onnxruntime" in result.output
     assert [row["name"] for row in json.loads(figures.read_text())] == ["onnxruntime", "ramforge"]
+
+
+@pytest.mark.parametrize(("busy_until", "waited"), [(0.0, 0.01), (0.055, 0.07), (60.0, 1.0)])
+def test_a_run_begins_when_no_thread_is_busy_any_more(
+    busy_until: float, waited: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "process_time", lambda: min(now, busy_until))
+    compare.settle()
+    assert now == pytest.approx(waited)
