@@ -1,4 +1,5 @@
-"""Which compilers this machine has: a C++ compiler for the host, nvcc, and the NVRTC library.
+"""Which compilers this machine has: a C++ compiler for the host, nvcc, and the NVRTC library; and
+the disassembler.
 
 Looked up once per process and place: a changed PATH or CUDA_HOME is seen, a new installation in a
 folder that was searched before is not.
@@ -83,6 +84,12 @@ def find_nvjitlink() -> str | None:
     return _nvjitlink(os.environ.get("CUDA_HOME", ""), tuple(sys.path))
 
 
+def find_nvdisasm() -> str | None:
+    """The disassembler from PATH, from PyPI's wheel or from a CUDA toolkit, if it runs."""
+    environ = os.environ
+    return _nvdisasm(environ.get("PATH", ""), environ.get("CUDA_HOME", ""), tuple(sys.path))
+
+
 @functools.cache
 def _host_compiler(search_path: str) -> HostCompiler | None:
     for name in _HOST_COMPILERS:
@@ -124,6 +131,15 @@ def _nvjitlink(cuda_home: str, import_path: tuple[str, ...]) -> str | None:
         if library:
             return str(library)
     return ctypes.util.find_library("nvJitLink")
+
+
+@functools.cache
+def _nvdisasm(search_path: str, cuda_home: str, import_path: tuple[str, ...]) -> str | None:
+    candidates = [shutil.which("nvdisasm", path=search_path)]
+    for entry in import_path:
+        candidates += map(str, sorted(Path(entry).glob("nvidia/cu[0-9]*/bin/nvdisasm"))[::-1])
+    candidates += [str(root / "bin" / "nvdisasm") for root in _toolkits(cuda_home)]
+    return next((tool for tool in candidates if tool and _output(tool, "--version")), None)
 
 
 def _library_folders(cuda_home: str, import_path: tuple[str, ...], package: str) -> Iterator[Path]:
