@@ -32,7 +32,7 @@ from ramforge.compiler.passes.assign_layouts import assign_layouts
 from ramforge.compiler.passes.drop_dead import drop_dead
 from ramforge.compiler.passes.express import express
 from ramforge.compiler.passes.fold_batch_norm import fold_batch_norm
-from ramforge.compiler.passes.fold_constants import fold_constants
+from ramforge.compiler.passes.fold_constants import fold_constants, fold_the_rest
 from ramforge.compiler.passes.fuse import absorb_finishes, inline_maps
 from ramforge.compiler.passes.split_reductions import split_reductions
 from ramforge.compiler.passes.store_factors import store_factors
@@ -62,6 +62,8 @@ PASSES: tuple[Pass, ...] = (
     inline_maps,
     drop_dead,
     absorb_finishes,
+    drop_dead,
+    fold_the_rest,
     drop_dead,
 )
 

@@ -3,21 +3,24 @@
 //
 // K is SEGMENTS runs of LENGTH elements that lie STEP apart, so a convolution is the same loop as a
 // matrix product: row(m, segment) is where the run of row m starts, or null where it is padding.
-// A chunk is 16 bytes of K: VECTOR elements. ALIGNED says that every run is made of whole chunks on
-// 16-byte boundaries.
+// A chunk is 16 bytes of K: VECTOR_A elements of A, or VECTOR_B of B. Of every run TOGETHER
+// elements lie on a boundary of their size and can be copied at once.
 enum { RF_PANEL = 32 };
 
-template <class T, int M_, int N_, int SEGMENTS_, int LENGTH_, int STEP_, bool ALIGNED_>
+template <class A_, int M_, int N_, int SEGMENTS_, int LENGTH_, int STEP_, int TOGETHER_,
+          class B_ = A_>
 struct rf_problem {
-  using Element = T;
+  using A = A_;
+  using B = B_;
   static constexpr int M = M_, N = N_, SEGMENTS = SEGMENTS_, LENGTH = LENGTH_, STEP = STEP_;
-  static constexpr int K = SEGMENTS * LENGTH, VECTOR = 16 / (int)sizeof(T);
-  static constexpr bool ALIGNED = ALIGNED_;
+  static constexpr int K = SEGMENTS * LENGTH, TOGETHER = TOGETHER_;
+  static constexpr int VECTOR_A = 16 / (int)sizeof(A), VECTOR_B = 16 / (int)sizeof(B);
 };
 
 // A tile of BM x BN and how a block of threads makes it: M x N warps share it, and the others take
-// other chunks of K. CHUNKS of K are one stage, STAGES of which have a place in the arena. The rows
-// of a stage stand apart by what leads the chunks of one row of A to different banks.
+// other chunks of K. CHUNKS of K, of the factor that has fewer elements in one, are a stage, and
+// STAGES of these have a place in the arena. The rows of a stage stand apart by what leads the
+// chunks of one row of A to different banks.
 template <int BM_, int BN_, int CHUNKS_, int STAGES_, int WARPS_M_, int WARPS_N_>
 struct rf_tile {
   static constexpr int BM = BM_, BN = BN_, CHUNKS = CHUNKS_, STAGES = STAGES_;
@@ -27,7 +30,7 @@ struct rf_tile {
   static constexpr int PITCH_A = BM + 8 / CHUNKS, PITCH_B = BN + 8 / CHUNKS;
 };
 
-// Where B comes from, and which of its elements can be copied together.
+// Where B comes from, and how it is copied: neighbours along K together, or one by one.
 enum rf_source { RF_FROM_PANELS, RF_ALONG_K, RF_ELEMENTS };
 
 // Weights as [panel][K / VECTOR][RF_PANEL][VECTOR], rows and columns beyond the last ones zero.
@@ -45,14 +48,15 @@ struct rf_packed {
   }
 };
 
-template <bool IS_ALONG_K, class F>
+template <int TOGETHER_, class F>
 struct rf_dense {
   F element;
-  static constexpr rf_source SOURCE = IS_ALONG_K ? RF_ALONG_K : RF_ELEMENTS;
+  static constexpr int TOGETHER = TOGETHER_;
+  static constexpr rf_source SOURCE = TOGETHER > 1 ? RF_ALONG_K : RF_ELEMENTS;
   static constexpr bool IS_WIDE = false;
   RF_DEVICE auto at(const rf_dense& b, int k, int n) { return b.element(k, n); }
 };
-template <bool IS_ALONG_K, class F>
-RF_DEVICE rf_dense<IS_ALONG_K, F> rf_make_dense(F element) {
-  return rf_dense<IS_ALONG_K, F>{element};
+template <int TOGETHER, class F>
+RF_DEVICE rf_dense<TOGETHER, F> rf_make_dense(F element) {
+  return rf_dense<TOGETHER, F>{element};
 }

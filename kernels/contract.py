@@ -22,7 +22,7 @@ from ramforge.compiler.ir import Array, DType
 from ramforge.compiler.registry import Family, register_family
 from ramforge.compiler.rprogram import Body, Candidate, Design, Packing, TaskCost
 from ramforge.kernels import space
-from ramforge.kernels.product import Product, take_apart
+from ramforge.kernels.product import Product, take_apart, vector_of
 from ramforge.kernels.tiles import PANEL, Grid, grids
 
 _SHORT_RUN = 8  # as in contract_host.cuh: a row of shorter ones is gathered
@@ -40,17 +40,17 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
 
 def _candidate(product: Product, grid: Grid, target: Target) -> Candidate:
     tile = grid.tile
-    size = product.dtype.itemsize
+    of_a, of_b = grid.sizes
     is_constant = product.placed.constants[product.b.slot]
-    weights = float(size * product.batches * product.n * product.k) if is_constant else 0.0
+    weights = float(of_b * product.batches * product.n * product.k) if is_constant else 0.0
     cost = TaskCost(
         2.0 * tile.m * tile.n * product.k,
-        float(size) * product.k * (tile.m + tile.n),
+        float(product.k * (of_a * tile.m + of_b * tile.n)),
         4.0 * tile.m * tile.n,
         weights / grid.tasks,
         grid.efficiency * target.speedup(grid.math.factors),
     )
-    lanes = 1 if target.is_host else product.vector
+    lanes = 1 if target.is_host else vector_of(product.b)
     make = functools.cache(functools.partial(_design, product, grid, cost, lanes))
     return Candidate(grid.tasks, cost, grid.arena_bytes, make, grid.registers)
 
@@ -79,7 +79,7 @@ def _label(product: Product, grid: Grid, vector: int) -> str:
 
 
 def _panel_bytes(product: Product, vector: int) -> int:
-    return product.dtype.itemsize * PANEL * -(-product.k // vector) * vector
+    return product.b.dtype.itemsize * PANEL * -(-product.k // vector) * vector
 
 
 def pack(product: Product, grid: Grid, vector: int, weight: Array) -> Array:
@@ -136,10 +136,10 @@ def _body(product: Product, grid: Grid, vector: int) -> Body:
 
 def _host_arena_bytes(product: Product, grid: Grid, vector: int) -> int:
     """Sums and runs; B where it is not read in place, and A where it is gathered."""
-    tile, is_float = grid.tile, product.dtype is DType.FLOAT32
+    tile, is_float = grid.tile, product.a.dtype is DType.FLOAT32
     segments = space.size_of(product.segments)
     needed = 4 * tile.m * tile.n + 8 * segments * tile.m
-    if vector != 1 or not is_float:
+    if vector != 1:
         needed += 4 * product.k * tile.n
     is_gathered = not is_float or (segments > 1 and product.length < _SHORT_RUN)
     return needed + 4 * product.k * tile.m if is_gathered else needed
@@ -166,11 +166,7 @@ def _text(product: Product, grid: Grid, vector: int) -> str:
     names: dict[Var, str] = {}
     batch = space.decode(product.batch, "batch", names) if product.batch else []
     addresses, _ = space.pointers(placed)
-    kind = product.dtype.c_name
-    segments = space.size_of(product.segments)
-    numbers = (product.m, product.n, segments, product.length, product.step)
-    aligned = "true" if product.has_chunks else "false"
-    problem = f"rf_problem<{kind}, {', '.join(map(str, numbers))}, {aligned}>"
+    kind = product.a.dtype.c_name
     lines = [
         *addresses,
         space.output_pointer(placed, len(placed.tensors)),
@@ -181,7 +177,7 @@ def _text(product: Product, grid: Grid, vector: int) -> str:
         lines.append(f"const int batch = {batch_digit};")
     lines += batch
     lines += [
-        f"using problem = {problem};",
+        f"using problem = {_problem(product)};",
         *grid.call,
         f"    RF_LAMBDA(int m, int segment) -> const {kind}* {{",
         *space.indent(_row_lines(product, dict(names)), 6),
@@ -192,6 +188,14 @@ def _text(product: Product, grid: Grid, vector: int) -> str:
         "    });",
     ]
     return "\n".join(lines)
+
+
+def _problem(product: Product) -> str:
+    numbers = (product.m, product.n, space.size_of(product.segments), product.length, product.step)
+    parts = [product.a.dtype.c_name, *map(str, numbers), str(product.together)]
+    if product.is_mixed:
+        parts.append(product.b.dtype.c_name)
+    return f"rf_problem<{', '.join(parts)}>"
 
 
 def _row_lines(product: Product, names: dict[Var, str]) -> list[str]:
@@ -217,11 +221,11 @@ def _row_lines(product: Product, names: dict[Var, str]) -> list[str]:
 
 
 def _source_lines(product: Product, names: dict[Var, str], vector: int) -> list[str]:
-    slot, kind = product.b.slot, product.dtype.c_name
+    slot, kind = product.b.slot, product.b.dtype.c_name
     if vector:
         start = f"x{slot}"
         if product.batch:
-            panel = _panel_bytes(product, vector) // product.dtype.itemsize
+            panel = _panel_bytes(product, vector) // product.b.dtype.itemsize
             start += f" + (rf_size)batch * {-(-product.n // PANEL) * panel}"
         return [f"rf_packed<{kind}, {product.k}, {vector}>{{{start}}},"]
     lines = space.decode((*product.segments, *product.run), "k", names)
@@ -230,9 +234,8 @@ def _source_lines(product: Product, names: dict[Var, str], vector: int) -> list[
     offset = ix.flatten(product.b.indices, product.placed.strides[slot])
     place = writer.index(offset)
     inner = [*lines, *writer.statements, f"return x{slot} + ({place});"]
-    is_along_k = "true" if product.has_column_chunks else "false"
     return [
-        f"rf_make_dense<{is_along_k}>(RF_LAMBDA(int k, int n) -> const {kind}* {{",
+        f"rf_make_dense<{product.together_in_columns}>(RF_LAMBDA(int k, int n) -> const {kind}* {{",
         *space.indent(inner, 2),
         "}),",
     ]

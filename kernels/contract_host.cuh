@@ -1,7 +1,10 @@
 // rf_contract for one core: a tile of registers goes through panels of B that lie in the order in
-// which they are read. What does not lie so, and what is no float, is brought into the arena first.
+// which they are read. What does not lie so, and rows that are no floats, are brought into the
+// arena first.
 #if !defined(RF_SIMT)
 struct rf_plain {};
+template <class P>
+struct rf_widened {};
 template <rf_factors FACTORS>
 struct rf_matrix {};
 
@@ -13,6 +16,13 @@ enum { RF_WIDTH = 8, RF_ROWS = 6 };
 enum { RF_WIDTH = 4, RF_ROWS = 4 };
 #endif
 typedef float rf_vector __attribute__((vector_size(RF_WIDTH * 4), aligned(4), may_alias));
+
+// As many numbers as a vector has, as floats.
+RF_DEVICE rf_vector rf_floats(const float* from) { return *(const rf_vector*)from; }
+template <class T>
+RF_DEVICE rf_vector rf_floats(const T* from) {
+  return T::template widened<RF_WIDTH>(from);
+}
 
 // K is worked off in chunks whose part of a panel stays in the nearest cache: several short
 // segments, or a piece of a long one.
@@ -27,9 +37,9 @@ struct rf_chunks {
 // ROWS x (2 vectors) of the output stay in registers for a chunk; `runs` points at the first row's
 // runs. Without `first` the sums go on from what an earlier chunk left in `out`. A single row has
 // several sums side by side, for each addition waits for the one before.
-template <class P, int PITCH, int ROWS>
+template <class P, int PITCH, int ROWS, class W>
 RF_DEVICE void rf_register_tile(const float* const* runs, int segments, int start, int length,
-                                const float* panel, float* out, int out_pitch, bool first) {
+                                const W* panel, float* out, int out_pitch, bool first) {
   constexpr int CHAINS = ROWS == 1 ? 4 : 1;
   rf_vector sums[ROWS * CHAINS][2] = {};
   RF_UNROLL
@@ -47,13 +57,13 @@ RF_DEVICE void rf_register_tile(const float* const* runs, int segments, int star
       RF_UNROLL
       for (int c = 0; c < CHAINS; ++c) {
         const rf_vector value = a[0][(rf_size)(k + c) * P::STEP] - rf_vector{};
-        sums[c][0] += value * *(const rf_vector*)panel;
-        sums[c][1] += value * *(const rf_vector*)(panel + RF_WIDTH);
+        sums[c][0] += value * rf_floats(panel);
+        sums[c][1] += value * rf_floats(panel + RF_WIDTH);
         panel += RF_PANEL;
       }
     }
     for (; k < length; ++k) {
-      const rf_vector b0 = *(const rf_vector*)panel, b1 = *(const rf_vector*)(panel + RF_WIDTH);
+      const rf_vector b0 = rf_floats(panel), b1 = rf_floats(panel + RF_WIDTH);
       RF_UNROLL
       for (int r = 0; r < ROWS; ++r) {
         // minus zero, not plus zero: that is exact, and compilers know it
@@ -76,9 +86,9 @@ RF_DEVICE void rf_register_tile(const float* const* runs, int segments, int star
   }
 }
 
-template <class P, int PITCH, int ROWS>
+template <class P, int PITCH, int ROWS, class W>
 static __attribute__((noinline)) void rf_row_block(const float* const* runs, int segments,
-                                                   int start, int length, const float* panel,
+                                                   int start, int length, const W* panel,
                                                    float* out, int out_pitch, bool first) {
   for (int column = 0; column < RF_PANEL; column += 2 * RF_WIDTH)
     rf_register_tile<P, PITCH, ROWS>(runs, segments, start, length, panel + column, out + column,
@@ -86,9 +96,9 @@ static __attribute__((noinline)) void rf_row_block(const float* const* runs, int
 }
 
 // One chunk of K for one panel: all rows of the tile.
-template <class P, int PITCH>
+template <class P, int PITCH, class W>
 RF_DEVICE void rf_panel_chunk(const float* const* runs, int segments, int start, int length,
-                              const float* panel, float* out, int out_pitch, int rows, bool first) {
+                              const W* panel, float* out, int out_pitch, int rows, bool first) {
   int m = 0;
   for (; m + RF_ROWS <= rows; m += RF_ROWS)
     rf_row_block<P, PITCH, RF_ROWS>(runs + m, segments, start, length, panel, out + m * out_pitch,
@@ -105,7 +115,7 @@ RF_DEVICE void rf_panel_chunk(const float* const* runs, int segments, int start,
 // together in the arena first, and are one run then.
 template <class P>
 struct rf_gathered {
-  static constexpr bool IS_FLOAT = sizeof(typename P::Element) == 4;
+  static constexpr bool IS_FLOAT = sizeof(typename P::A) == 4;
   static constexpr bool IS_COPY = !IS_FLOAT || (P::SEGMENTS > 1 && P::LENGTH < 8);
   static constexpr int K = P::K, SEGMENTS = IS_COPY ? 1 : P::SEGMENTS;
   static constexpr int LENGTH = K / SEGMENTS, STEP = IS_COPY ? 1 : P::STEP;
@@ -152,25 +162,28 @@ template <class P, class TILE, class HOW, class R, class B, class S>
 RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S store) {
   constexpr int BM = TILE::BM, BN = TILE::BN;
   using F = rf_gathered<P>;
-  constexpr bool IN_PLACE = F::IS_FLOAT && B::IS_WIDE;
   const int m0 = tile_m * BM, n0 = tile_n * BN;
   const int rows = rf_least(BM, P::M - m0), columns = rf_least(BN, P::N - n0);
   float* sums = reinterpret_cast<float*>(arena);                // [BM][BN]
   const float** runs = (const float**)(sums + BM * BN);         // [SEGMENTS][BM]
   float* packing = (float*)(runs + (rf_size)P::SEGMENTS * BM);  // [BN / RF_PANEL][K][RF_PANEL]
-  rf_find_runs<P, BM>(row, m0, rows, runs, packing + (IN_PLACE ? 0 : (rf_size)BN * P::K));
-  if (!IN_PLACE) rf_pack_columns<P>(b, n0, columns, packing);
+  rf_find_runs<P, BM>(row, m0, rows, runs, packing + (B::IS_WIDE ? 0 : (rf_size)BN * P::K));
+  if (!B::IS_WIDE) rf_pack_columns<P>(b, n0, columns, packing);
   using C = rf_chunks<F>;
   for (int s = 0; s < F::SEGMENTS; s += C::SEGMENTS) {
     const int segments = rf_least(C::SEGMENTS, F::SEGMENTS - s);
     for (int k = 0; k < F::LENGTH; k += C::LENGTH) {
       const int length = rf_least(C::LENGTH, F::LENGTH - k);
       for (int column = 0; column < columns; column += RF_PANEL) {
-        const float* panel = packing + (rf_size)(column / RF_PANEL) * P::K * RF_PANEL;
-        if constexpr (IN_PLACE) panel = B::panel(b, (n0 + column) / RF_PANEL);
-        rf_panel_chunk<F, BM>(runs + s * BM, segments, k, length,
-                              panel + ((rf_size)s * F::LENGTH + k) * RF_PANEL, sums + column, BN,
-                              rows, s == 0 && k == 0);
+        const rf_size at = ((rf_size)s * F::LENGTH + k) * RF_PANEL;
+        const auto panel_chunk = [&](const auto* panel) {
+          rf_panel_chunk<F, BM>(runs + s * BM, segments, k, length, panel + at, sums + column, BN,
+                                rows, s == 0 && k == 0);
+        };
+        if constexpr (B::IS_WIDE)
+          panel_chunk(B::panel(b, (n0 + column) / RF_PANEL));
+        else
+          panel_chunk(packing + (rf_size)(column / RF_PANEL) * P::K * RF_PANEL);
       }
     }
   }

@@ -5,7 +5,15 @@ struct alignas(16) rf_chunk {
   unsigned words[4];
 };
 
-// One element, or all of a chunk, to where it belongs in a stage.
+// What of K a stage holds, and in how many chunks of either factor.
+template <class P, class TILE>
+struct rf_stage {
+  static constexpr int DEPTH =
+      TILE::CHUNKS * (P::VECTOR_A < P::VECTOR_B ? P::VECTOR_A : P::VECTOR_B);
+  static constexpr int A_CHUNKS = DEPTH / P::VECTOR_A, B_CHUNKS = DEPTH / P::VECTOR_B;
+};
+
+// Some neighbours along K, up to a chunk, to where they belong in a stage.
 template <class T, int COUNT>
 RF_DEVICE void rf_bring(rf_chunk* stage, int chunk, int place, const T* from, bool present) {
   T* to = reinterpret_cast<T*>(stage + chunk) + place;
@@ -20,9 +28,8 @@ RF_DEVICE void rf_bring(rf_chunk* stage, int chunk, int place, const T* from, bo
 // A thread brings the same columns of K for rows that stand STRIDE apart.
 template <class P, class TILE, class R>
 struct rf_loader_a {
-  using T = typename P::Element;
-  static constexpr int COUNT = P::ALIGNED ? P::VECTOR : 1;  // elements at a time
-  static constexpr int DEPTH = TILE::CHUNKS * P::VECTOR;
+  using T = typename P::A;
+  static constexpr int COUNT = P::TOGETHER, DEPTH = rf_stage<P, TILE>::DEPTH;
   static constexpr int ACROSS = DEPTH / COUNT, STRIDE = RF_THREADS / ACROSS;
   static constexpr int ROWS = (TILE::BM + STRIDE - 1) / STRIDE;
   const R& row;
@@ -51,8 +58,8 @@ struct rf_loader_a {
       const int m = first + i * STRIDE;
       if (TILE::BM % STRIDE && m >= TILE::BM) break;
       const T* from = runs[i] + (rf_size)position * P::STEP;
-      const int chunk = column / P::VECTOR * TILE::PITCH_A + m;
-      rf_bring<T, COUNT>(stage, chunk, column % P::VECTOR, from, runs[i] != nullptr);
+      const int chunk = column / P::VECTOR_A * TILE::PITCH_A + m;
+      rf_bring<T, COUNT>(stage, chunk, column % P::VECTOR_A, from, runs[i] != nullptr);
     }
     position += DEPTH;
     if (position < P::LENGTH) return;
@@ -68,9 +75,9 @@ struct rf_loader_b;
 // Panels: a thread brings chunks of the same column.
 template <class P, class TILE, class B>
 struct rf_loader_b<P, TILE, B, RF_FROM_PANELS> {
-  using T = typename P::Element;
-  static constexpr int STRIDE = RF_THREADS / TILE::BN;
-  static constexpr int COUNT = (TILE::CHUNKS + STRIDE - 1) / STRIDE;
+  using T = typename P::B;
+  static constexpr int CHUNKS = rf_stage<P, TILE>::B_CHUNKS, STRIDE = RF_THREADS / TILE::BN;
+  static constexpr int COUNT = (CHUNKS + STRIDE - 1) / STRIDE;
   static constexpr int PANELS = (P::N + RF_PANEL - 1) / RF_PANEL;
   const T* from;
   int n, chunk, left;  // chunks of the panel that are left; none in a column that does not exist
@@ -78,52 +85,55 @@ struct rf_loader_b<P, TILE, B, RF_FROM_PANELS> {
   RF_MEMBER rf_loader_b(const B& b, int n0)
       : n((int)threadIdx.x % TILE::BN), chunk((int)threadIdx.x / TILE::BN) {
     const int panel = (n0 + n) / RF_PANEL;
-    from = B::panel(b, panel) + (chunk * RF_PANEL + n % RF_PANEL) * P::VECTOR;
+    from = B::panel(b, panel) + (chunk * RF_PANEL + n % RF_PANEL) * P::VECTOR_B;
     left = panel < PANELS ? B::DEPTH - chunk : 0;
   }
   RF_MEMBER void load(rf_chunk* stage) {
     RF_UNROLL
     for (int i = 0; i < COUNT; ++i) {
-      if (TILE::CHUNKS % STRIDE && chunk + i * STRIDE >= TILE::CHUNKS) break;
+      if (CHUNKS % STRIDE && chunk + i * STRIDE >= CHUNKS) break;
       rf_copy<16>(stage + (chunk + i * STRIDE) * TILE::PITCH_B + n,
-                  from + i * STRIDE * RF_PANEL * P::VECTOR, i * STRIDE < left);
+                  from + i * STRIDE * RF_PANEL * P::VECTOR_B, i * STRIDE < left);
     }
-    from += TILE::CHUNKS * RF_PANEL * P::VECTOR;
-    left -= TILE::CHUNKS;
+    from += CHUNKS * RF_PANEL * P::VECTOR_B;
+    left -= CHUNKS;
   }
 };
 
-// Columns whose chunks lie together: neighbouring threads bring neighbouring chunks of one column.
+// Neighbouring threads bring neighbours along K of one column.
 template <class P, class TILE, class B>
 struct rf_loader_b<P, TILE, B, RF_ALONG_K> {
-  static constexpr int STRIDE = RF_THREADS / TILE::CHUNKS;
+  using T = typename P::B;
+  static constexpr int DEPTH = rf_stage<P, TILE>::DEPTH, ACROSS = DEPTH / B::TOGETHER;
+  static constexpr int STRIDE = RF_THREADS / ACROSS;
   static constexpr int COLUMNS = (TILE::BN + STRIDE - 1) / STRIDE;
   const B& b;
-  int n0, first, chunk, k;
+  int n0, first, place, k0;
 
   RF_MEMBER rf_loader_b(const B& b_, int n0_)
       : b(b_),
         n0(n0_),
-        first((int)threadIdx.x / TILE::CHUNKS),
-        chunk((int)threadIdx.x % TILE::CHUNKS),
-        k(chunk * P::VECTOR) {}
+        first((int)threadIdx.x / ACROSS),
+        place((int)threadIdx.x % ACROSS * B::TOGETHER),
+        k0(0) {}
   RF_MEMBER void load(rf_chunk* stage) {
     RF_UNROLL
     for (int i = 0; i < COLUMNS; ++i) {
       const int n = first + i * STRIDE;
       if (TILE::BN % STRIDE && n >= TILE::BN) break;
-      const bool present = k < P::K && n0 + n < P::N;
-      const auto* from = present ? B::at(b, k, n0 + n) : nullptr;
-      rf_copy<16>(stage + chunk * TILE::PITCH_B + n, from, present);
+      const bool present = k0 + place < P::K && n0 + n < P::N;
+      const T* from = present ? B::at(b, k0 + place, n0 + n) : nullptr;
+      const int chunk = place / P::VECTOR_B * TILE::PITCH_B + n;
+      rf_bring<T, B::TOGETHER>(stage, chunk, place % P::VECTOR_B, from, present);
     }
-    k += TILE::CHUNKS * P::VECTOR;
+    k0 += DEPTH;
   }
 };
 
 template <class P, class TILE, class B>
 struct rf_loader_b<P, TILE, B, RF_ELEMENTS> {
-  using T = typename P::Element;
-  static constexpr int DEPTH = TILE::CHUNKS * P::VECTOR, STRIDE = RF_THREADS / TILE::BN;
+  using T = typename P::B;
+  static constexpr int DEPTH = rf_stage<P, TILE>::DEPTH, STRIDE = RF_THREADS / TILE::BN;
   const B& b;
   int n0, n, first, k0;
 
@@ -134,7 +144,7 @@ struct rf_loader_b<P, TILE, B, RF_ELEMENTS> {
     for (int k = first; k < DEPTH; k += STRIDE) {
       const bool present = k0 + k < P::K && n0 + n < P::N;
       const T* from = present ? B::at(b, k0 + k, n0 + n) : nullptr;
-      rf_bring<T, 1>(stage, k / P::VECTOR * TILE::PITCH_B + n, k % P::VECTOR, from, present);
+      rf_bring<T, 1>(stage, k / P::VECTOR_B * TILE::PITCH_B + n, k % P::VECTOR_B, from, present);
     }
     k0 += DEPTH;
   }
@@ -153,9 +163,26 @@ struct rf_warp_place {
   }
 };
 
+template <class T, int COUNT>
+struct alignas(COUNT * sizeof(T) < 16 ? COUNT * sizeof(T) : 16) rf_numbers {
+  T of[COUNT];
+};
+
+// Four of K, number `step` of a row or column whose chunks stand PITCH apart.
+template <class T, int PITCH>
+RF_DEVICE rf_numbers<float, 4> rf_read_four(const rf_chunk* at, int step) {
+  constexpr int IN_A_CHUNK = 4 / (int)sizeof(T);
+  const rf_chunk* chunk = at + step / IN_A_CHUNK * PITCH;
+  const auto four = reinterpret_cast<const rf_numbers<T, 4>*>(chunk)[step % IN_A_CHUNK];
+  rf_numbers<float, 4> wide;
+  RF_UNROLL
+  for (int k = 0; k < 4; ++k) wide.of[k] = (float)four.of[k];
+  return wide;
+}
+
 // A thread has rows that are 4 apart and columns that are 8 apart: then a warp reads neighbouring
 // chunks.
-template <class TILE, bool IS_PACKED>
+template <class TILE, bool IS_PACKED, class A = float, class B = float>
 struct rf_plain_sums {
   static constexpr int ROWS = TILE::WM / 4, COLUMNS = TILE::WN / 8;
   static constexpr int COUNT = ROWS * COLUMNS;
@@ -167,20 +194,17 @@ struct rf_plain_sums {
   RF_MEMBER float& sum(int i) { return sums[i / COLUMNS][i % COLUMNS]; }
 
   RF_MEMBER void add(const rf_chunk* a_stage, const rf_chunk* b_stage) {
-    struct alignas(16) quad {
-      float of[4];
-    };
-    const quad* a_at = reinterpret_cast<const quad*>(a_stage) + m(0);
-    const quad* b_at = reinterpret_cast<const quad*>(b_stage) + n(0);
-    RF_NO_UNROLL  // what is loaded for several chunks at once would not fit into the registers
-        for (int c = 0; c < TILE::CHUNKS / TILE::WARPS_K; ++c) {
-      const int chunk = c * TILE::WARPS_K + place.group;
-      quad b[COLUMNS];
+    constexpr int STEPS = TILE::CHUNKS * 4 / (int)(sizeof(A) > sizeof(B) ? sizeof(A) : sizeof(B));
+    const rf_chunk *a_at = a_stage + m(0), *b_at = b_stage + n(0);
+    RF_NO_UNROLL  // what is loaded for several steps at once would not fit into the registers
+        for (int s = 0; s < STEPS / TILE::WARPS_K; ++s) {
+      const int step = s * TILE::WARPS_K + place.group;
+      rf_numbers<float, 4> b[COLUMNS];
       RF_UNROLL
-      for (int j = 0; j < COLUMNS; ++j) b[j] = b_at[chunk * TILE::PITCH_B + j * 8];
+      for (int j = 0; j < COLUMNS; ++j) b[j] = rf_read_four<B, TILE::PITCH_B>(b_at + j * 8, step);
       RF_UNROLL
       for (int i = 0; i < ROWS; ++i) {
-        const quad a = a_at[chunk * TILE::PITCH_A + i * 4];
+        const auto a = rf_read_four<A, TILE::PITCH_A>(a_at + i * 4, step);
         RF_UNROLL
         for (int k = 0; k < 4; ++k) {
           RF_UNROLL
@@ -236,10 +260,16 @@ struct rf_matrix_sums {
   }
 };
 
-// How the products are made: one by one, or by the instructions for small matrices.
+// How the products are made: one by one, so of factors of any two types, or by the instructions for
+// small matrices.
 struct rf_plain {
   template <class TILE, bool IS_PACKED>
   using Sums = rf_plain_sums<TILE, IS_PACKED>;
+};
+template <class P>
+struct rf_widened {
+  template <class TILE, bool IS_PACKED>
+  using Sums = rf_plain_sums<TILE, IS_PACKED, typename P::A, typename P::B>;
 };
 template <rf_factors FACTORS>
 struct rf_matrix {
@@ -271,9 +301,10 @@ RF_DEVICE void rf_gather_sums(char* arena, SUMS& own) {
 
 template <class P, class TILE, class HOW, class R, class B, class S>
 RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S store) {
-  constexpr int DEPTH = TILE::CHUNKS * P::VECTOR, STEPS = (P::K + DEPTH - 1) / DEPTH;
-  constexpr int A_CHUNKS = TILE::CHUNKS * TILE::PITCH_A;
-  constexpr int STAGE_CHUNKS = A_CHUNKS + TILE::CHUNKS * TILE::PITCH_B;
+  using stage_of = rf_stage<P, TILE>;
+  constexpr int STEPS = (P::K + stage_of::DEPTH - 1) / stage_of::DEPTH;
+  constexpr int A_CHUNKS = stage_of::A_CHUNKS * TILE::PITCH_A;
+  constexpr int STAGE_CHUNKS = A_CHUNKS + stage_of::B_CHUNKS * TILE::PITCH_B;
   const int m0 = tile_m * TILE::BM, n0 = tile_n * TILE::BN;
   rf_chunk* stages = reinterpret_cast<rf_chunk*>(arena);
   rf_loader_a<P, TILE, R> a_loader(row, m0);
@@ -313,11 +344,10 @@ RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S st
 // part of K, a lane for each column of PANELS panels, and has BATCH loads of weights under way.
 template <class P, int PANELS, class R, class B, class S>
 RF_DEVICE void rf_contract_few(char* arena, int tile_n, R row, B b, S store) {
-  constexpr int WARPS = RF_THREADS / 32, BATCH = 8 / PANELS, VECTOR = P::VECTOR;
+  constexpr int WARPS = RF_THREADS / 32, BATCH = 8 / PANELS, VECTOR = P::VECTOR_B;
   constexpr int COLUMNS = PANELS * RF_PANEL, ALL_PANELS = (P::N + RF_PANEL - 1) / RF_PANEL;
-  struct alignas(16) vector {
-    typename P::Element of[VECTOR];
-  };
+  using vector = rf_numbers<typename P::B, VECTOR>;
+  using numbers = rf_numbers<typename P::A, VECTOR>;
   const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
   const vector* columns[PANELS];
   RF_UNROLL
@@ -343,7 +373,7 @@ RF_DEVICE void rf_contract_few(char* arena, int tile_n, R row, B b, S store) {
         const auto* run = k < P::K ? row(m, k / P::LENGTH) : nullptr;
         if (!run) continue;
         RF_GLOBAL(run);
-        const vector a = *reinterpret_cast<const vector*>(run + k % P::LENGTH);
+        const numbers a = *reinterpret_cast<const numbers*>(run + k % P::LENGTH);
         RF_UNROLL
         for (int p = 0; p < PANELS; ++p) {
           RF_UNROLL

@@ -7,6 +7,7 @@ the kernel window.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 from ramforge.compiler.expressions import index as ix
@@ -14,7 +15,6 @@ from ramforge.compiler.expressions.computation import Roles, factors_of
 from ramforge.compiler.expressions.index import Index, Var
 from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.terms import Load
-from ramforge.compiler.ir import DType
 from ramforge.kernels import space
 
 
@@ -62,33 +62,41 @@ class Product:
         return space.size_of(self.run)
 
     @property
-    def dtype(self) -> DType:
-        """How the factors are stored."""
-        return self.a.dtype
+    def is_mixed(self) -> bool:
+        """Whether the factors are stored as different types."""
+        return self.a.dtype is not self.b.dtype
 
     @property
-    def vector(self) -> int:
-        """Elements in 16 bytes, the most that a thread copies at once."""
-        return 16 // self.dtype.itemsize
+    def together(self) -> int:
+        """Elements of a run of A that can be copied at once: 16 bytes of them, or fewer."""
+        return self._together(self.a) if self.step == 1 else 1
 
     @property
-    def has_chunks(self) -> bool:
-        """Whether the runs of A are whole vectors on 16-byte boundaries."""
-        return self.step == 1 and self._is_in_chunks(self.a)
-
-    @property
-    def has_column_chunks(self) -> bool:
-        """Whether the same holds for the columns of B."""
+    def together_in_columns(self) -> int:
+        """The same for the columns of B."""
         offset = ix.flatten(self.b.indices, self.placed.strides[self.b.slot])
         step = offset.coefficient(self.run[0]) if self.run else 1
-        return step == 1 and self._is_in_chunks(self.b)
+        return self._together(self.b) if step == 1 else 1
 
-    def _is_in_chunks(self, load: Load) -> bool:
+    @property
+    def has_whole_chunks(self) -> bool:
+        """Whether what belongs to 16 bytes of a column of B lies together in A, on boundaries of 16
+        bytes.
+        """
+        in_order = self.together == vector_of(self.a)
+        return in_order and self.length % vector_of(self.b) == 0
+
+    def _together(self, load: Load) -> int:
         offset = ix.flatten(load.indices, self.placed.strides[load.slot])
         if self.run:
             offset = offset - ix.of(self.run[0])
         factors = [self.length, offset.const, *(factor for _, factor in offset.terms)]
-        return all(factor % self.vector == 0 for factor in factors)
+        return math.gcd(vector_of(load), *factors)
+
+
+def vector_of(load: Load) -> int:
+    """Elements in 16 bytes, the most that a thread copies at once."""
+    return 16 // load.dtype.itemsize
 
 
 @functools.lru_cache(maxsize=4096)

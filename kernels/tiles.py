@@ -21,7 +21,9 @@ _FEWEST_SUMS = 16  # fewer, and warps rather share a place and take other parts 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """``stages`` of ``chunks`` x 16 bytes of K each have a place in the arena."""
+    """``stages`` of ``chunks`` x 16 bytes of K each have a place in the arena; where one factor is
+    narrower, its chunks are fewer.
+    """
 
     m: int
     n: int
@@ -58,6 +60,7 @@ class Math:
 
 _WARP_ROWS, _WARP_COLUMNS = 4, 8  # how the 32 threads of a warp share its sums
 PLAIN = Math("rf_plain", 4, 8)
+WIDENED = Math("rf_widened<problem>", 4, 8)
 _MATRIX = {
     "tf32": Math("rf_matrix<RF_TF32>", 16, 16, 2, "tf32"),
     "float16": Math("rf_matrix<RF_FLOAT16>", 16, 16, 2, "float16"),
@@ -66,10 +69,14 @@ _MATRIX = {
 
 
 def math_of(product: Product, target: Target) -> Math:
-    """By the type of the factors; floats lose bits only where that is asked for."""
-    if product.dtype is DType.FLOAT32:
+    """By the types of the factors; floats lose bits only where that is asked for. Factors of two
+    types are made floats and multiplied one by one.
+    """
+    if product.is_mixed:
+        return WIDENED
+    if product.a.dtype is DType.FLOAT32:
         return _MATRIX["tf32"] if target.precision == "tf32" else PLAIN
-    return _MATRIX[product.dtype.label]
+    return _MATRIX[product.a.dtype.label]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class Grid:
 
     tile: Tile
     math: Math
+    sizes: tuple[int, int]  # bytes of an element of A and of B
     warps_m: int
     warps_n: int
     tiles_m: int
@@ -160,8 +168,9 @@ class Grid:
         tile = self.tile
         if self.is_few:
             return 4 * self.threads // 32 * tile.m * tile.n
-        padding = 2 * (8 // tile.chunks)
-        stages = tile.stages * tile.chunks * (tile.m + tile.n + padding) * _CHUNK_BYTES
+        padding, depth = 8 // tile.chunks, tile.chunks * _CHUNK_BYTES // max(self.sizes)
+        a, b = (depth * size for size in self.sizes)
+        stages = tile.stages * (a * (tile.m + padding) + b * (tile.n + padding))
         return max(stages, 4 * (self.sharing - 1) * tile.m * tile.n)
 
 
@@ -180,7 +189,7 @@ def _few(product: Product, target: Target) -> list[Grid]:
     """For a few rows and packed weights, one panel or two for each rTask."""
     if target.is_host or product.m > MOST_FEW_ROWS:
         return []
-    if not (product.is_packable and product.has_chunks):
+    if not (product.is_packable and product.has_whole_chunks):
         return []
     found = []
     for panels in (2, 1):
@@ -188,7 +197,8 @@ def _few(product: Product, target: Target) -> list[Grid]:
         columns = -(-product.n // tile.n)
         places = (1, columns, product.batches)
         if panels == 1 or columns > 1:
-            found.append(Grid(tile, PLAIN, 1, 1, *places, target.threads, False, is_few=True))
+            grid = Grid(tile, PLAIN, _sizes(product), 1, 1, *places, target.threads, False, True)
+            found.append(grid)
     return found
 
 
@@ -202,7 +212,12 @@ def _grid(product: Product, tile: Tile, math: Math, target: Target) -> Grid:
     warps = _warps(tile, math, target.threads // 32)
     assert warps is not None
     tiles = -(-product.m // tile.m), -(-product.n // tile.n)
-    return Grid(tile, math, *warps, *tiles, product.batches, target.threads, target.is_host)
+    shape = (*warps, *tiles, product.batches)
+    return Grid(tile, math, _sizes(product), *shape, target.threads, target.is_host)
+
+
+def _sizes(product: Product) -> tuple[int, int]:
+    return product.a.dtype.itemsize, product.b.dtype.itemsize
 
 
 @functools.cache

@@ -147,7 +147,7 @@ _FACTORS = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
 
 def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None:
     """The factors of a matrix product that is summed in float32, rows first; None if it is anything
-    else. Both are stored as one type, of 16 bits or float32 itself.
+    else. Each is stored in 16 bits or as float32 itself.
     """
     value = computation.value
     if computation.kind != SUM or computation.roles is None:
@@ -159,7 +159,7 @@ def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None
         return None
     if left.fill and left.loose_axes():  # what lies outside of a row's tensor counts as zero
         return None
-    return (left, right) if left.dtype is right.dtype and left.dtype in _FACTORS else None
+    return (left, right) if left.dtype in _FACTORS and right.dtype in _FACTORS else None
 
 
 def loaded(factor: Expr) -> terms.Load | None:

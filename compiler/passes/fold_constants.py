@@ -1,5 +1,8 @@
 """Compute at compile time whatever depends on constants alone (a transposed weight, a table of
 positions).
+
+A large constant that a model stores in 16 bits and widens stays as it is stored: whoever reads it
+widens what it reads. ``fold_the_rest`` widens it after all where some reader could not.
 """
 
 from __future__ import annotations
@@ -7,22 +10,53 @@ from __future__ import annotations
 import numpy as np
 
 from ramforge.compiler.errors import CompileError
-from ramforge.compiler.expressions import interpret
-from ramforge.compiler.expressions.computation import computation_of
-from ramforge.compiler.ir import Array, Graph, Node
+from ramforge.compiler.expressions import interpret, terms
+from ramforge.compiler.expressions.computation import Computation, computation_of
+from ramforge.compiler.ir import Array, Graph, Node, Tensor
 
 # An Expand of one number may be far larger than what it came from; such a thing stays in the
 # program.
 ALWAYS_SMALL_BYTES = 1 << 20
+# A weight that is smaller may as well be stored wider than the model has it.
+SMALL_WEIGHT_BYTES = 1 << 16
 
 
 def fold_constants(graph: Graph) -> Graph:
+    return _folded(graph, may_widen=False)
+
+
+def fold_the_rest(graph: Graph) -> Graph:
+    """For a graph whose maps are where they will stay."""
+    folded = _folded(graph, may_widen=True)
+    if folded is graph:
+        return graph
+    made = [name for name in folded.constants if name not in graph.constants]
+    return folded.rebuilt(folded.nodes, [_in_order(folded.tensor(name)) for name in made])
+
+
+def _in_order(tensor: Tensor) -> Tensor:
+    """A constant's axes lie in index order."""
+    return Tensor(tensor.name, tensor.shape, tensor.dtype)
+
+
+def is_widening(computation: Computation) -> bool:
+    """Whether this only makes floats of 16 bits larger."""
+    value = computation.value
+    if not computation.is_map or not isinstance(value, terms.Apply) or value.name != "cast":
+        return False
+    (source,) = value.args
+    if not isinstance(source, terms.Load) or not (source.dtype.is_float and value.dtype.is_float):
+        return False
+    return source.dtype.itemsize == 2 and value.dtype.itemsize > 2
+
+
+def _folded(graph: Graph, may_widen: bool) -> Graph:
     values: dict[str, Array] = {}
     kept: list[Node] = []
     for node in graph.nodes:
         inputs = [values.get(name, graph.constants.get(name)) for name in node.inputs]
         known = [value for value in inputs if value is not None]
-        if len(known) < len(inputs) or not _is_worth_it(graph, node, known):
+        if len(known) < len(inputs) or not _is_worth_it(graph, node, known, may_widen):
             kept.append(node)
             continue
         values[node.outputs[0]] = interpret.run(computation_of(node), known)
@@ -35,12 +69,14 @@ def fold_constants(graph: Graph) -> Graph:
     return graph.rebuilt(kept, constants=values, checks=checks)
 
 
-def _is_worth_it(graph: Graph, node: Node, inputs: list[Array]) -> bool:
+def _is_worth_it(graph: Graph, node: Node, inputs: list[Array], may_widen: bool) -> bool:
     (output,) = node.outputs
     computation = computation_of(node)
     if output in graph.checks:
         return True
     if output in graph.outputs or computation.reduction_size * graph.tensor(output).size > 1 << 24:
         return False
+    if is_widening(computation) and not may_widen:
+        return graph.tensor(output).nbytes <= SMALL_WEIGHT_BYTES
     limit = max(ALWAYS_SMALL_BYTES, 2 * sum(value.nbytes for value in inputs))
     return graph.tensor(output).nbytes <= limit

@@ -20,6 +20,7 @@ from ramforge.compiler.expressions.functions import function
 from ramforge.compiler.expressions.placed import place
 from ramforge.compiler.expressions.terms import Apply, Expr, Load
 from ramforge.compiler.ir import Graph, Node
+from ramforge.compiler.passes.fold_constants import is_widening
 
 # Work per element up to which a row, which reads its input three times, may recompute it
 CHEAP_FOR_A_ROW = 24
@@ -27,8 +28,8 @@ MOST_INPUTS = 24
 
 
 def inline_maps(graph: Graph) -> Graph:
-    """Inline every map that is only a load, and every other map that has one reader of each
-    element.
+    """Inline every map that is only a load or a constant made wider, and every other map that has
+    one reader of each element.
     """
     nodes = {node.outputs[0]: node for node in graph.nodes}
     readers = {name: len(users) for name, users in graph.consumers().items()}
@@ -39,13 +40,20 @@ def inline_maps(graph: Graph) -> Graph:
             producer = nodes.get(name)
             if producer is None or not computation_of(producer).is_map:
                 continue
-            if not _may_inline(producer, current, readers[name], name in graph.outputs):
+            if not _widens_a_constant(producer, graph) and not _may_inline(
+                producer, current, readers[name], name in graph.outputs
+            ):
                 continue
             merged = _inlined(current, producer)
             if len(merged.inputs) <= MOST_INPUTS and _still_fits(merged, current, graph):
                 current, changed = merged, True
         nodes[node.outputs[0]] = current
     return graph.rebuilt(nodes[node.outputs[0]] for node in graph.nodes) if changed else graph
+
+
+def _widens_a_constant(producer: Node, graph: Graph) -> bool:
+    """Whoever reads such a weight reads fewer bytes of what is stored."""
+    return is_widening(computation_of(producer)) and producer.inputs[0] in graph.constants
 
 
 def _may_inline(producer: Node, consumer: Node, readers: int, is_output: bool) -> bool:

@@ -2,7 +2,8 @@
 
 A tensor that some product multiplies is stored in the narrow type; whoever else reads it makes it a
 float32 first. Everything is computed and summed in float32, and what no product multiplies (the
-residuals of a transformer, the scores of a softmax, statistics) is stored in float32 too.
+residuals of a transformer, the scores of a softmax, statistics) is stored in float32 too. Weights
+that the model itself stores in 16 bits stay so; in the other type of 16 bits, if that is asked for.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ramforge.compiler.ir import Array, DType, Graph, Node
 
 
 def store_factors(graph: Graph, dtype: DType) -> Graph:
-    factors = _factors(graph)
+    factors = _factors(graph, dtype)
     made = {name for node in graph.nodes for name in node.outputs}
     inside = {name for name in factors if name in made and name not in graph.outputs}
     copies = {name: f"{name}#{dtype.label}" for name in factors if name not in inside}
@@ -41,19 +42,26 @@ def store_factors(graph: Graph, dtype: DType) -> Graph:
     return graph.rebuilt(list(changes.nodes()), tensors, constants)
 
 
-def _factors(graph: Graph) -> list[str]:
-    """The float32 tensors that products multiply, in the order of first use."""
+def _factors(graph: Graph, dtype: DType) -> list[str]:
+    """The tensors that products multiply and that are to be stored in another way, in the order of
+    first use.
+    """
     found: dict[str, None] = {}
     for node in graph.nodes:
-        for load in factors_of(computation_of(node)) or ():
-            if load.dtype is DType.FLOAT32:
-                found[node.inputs[load.slot]] = None
+        factors = factors_of(computation_of(node)) or ()
+        is_wide = any(load.dtype is DType.FLOAT32 for load in factors)
+        for load in factors:
+            name = node.inputs[load.slot]
+            is_weight = name in graph.constants and load.dtype is not dtype
+            if load.dtype is DType.FLOAT32 or (is_wide and is_weight):
+                found[name] = None
     return list(found)
 
 
 def _stored(values: Array, dtype: DType) -> Array:
     """A number that is too large becomes the largest that there is; infinity stays."""
     most = float(ml_dtypes.finfo(dtype.numpy).max)  # type: ignore[no-untyped-call]
+    values = values.astype(np.float32, copy=False)
     return np.where(np.isfinite(values), np.clip(values, -most, most), values).astype(dtype.numpy)
 
 
@@ -84,7 +92,8 @@ class _Changes:
 
     def _changed(self, node: Node) -> Node:
         computation = computation_of(node)
-        factors = {load.slot for load in factors_of(computation) or ()}
+        loads = factors_of(computation) or ()
+        factors = {load.slot for load in loads}
         copied = {slot for slot in factors if node.inputs[slot] in self.copies}
         inputs = [
             self.copies[name] if slot in copied else name for slot, name in enumerate(node.inputs)
@@ -97,6 +106,9 @@ class _Changes:
             stored = terms.load(load.slot, load.indices, load.shape, self.dtype, load.fill)
             return terms.cast_to(stored, load.dtype)
 
+        if loads:  # however they are stored, they are multiplied as float32
+            pair = [terms.cast_to(change(load), DType.FLOAT32) for load in loads]
+            computation = replace(computation, value=terms.apply("mul", *pair))
         computation = comp.rewritten(computation, change)
         if node.outputs[0] in self.inside:
             computation = computation.then(terms.cast_to(terms.hole(computation.dtype), self.dtype))

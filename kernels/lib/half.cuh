@@ -62,11 +62,44 @@ RF_DEVICE float rf_half_value(unsigned short half) {
 #endif
 }
 
+#if !defined(RF_SIMT)
+template <int COUNT>
+struct rf_wide {
+  typedef float floats __attribute__((vector_size(4 * COUNT), aligned(4), may_alias));
+  typedef unsigned words __attribute__((vector_size(4 * COUNT), aligned(4), may_alias));
+  typedef unsigned short halves __attribute__((vector_size(2 * COUNT), aligned(2), may_alias));
+};
+
+// COUNT neighbours as floats. Compilers that could make this of a loop do not.
+template <int COUNT>
+RF_DEVICE typename rf_wide<COUNT>::floats rf_half_values(const void* from) {
+  typedef typename rf_wide<COUNT>::floats floats;
+  typedef typename rf_wide<COUNT>::words words;
+  typedef typename rf_wide<COUNT>::halves halves;
+#if defined(__F16C__)
+  floats wide;
+  asm("vcvtph2ps %1, %0" : "=v"(wide) : "m"(*(const halves*)from));
+  return wide;
+#else
+  const words bits = __builtin_convertvector(*(const halves*)from, words);
+  const floats scaled = (floats)((bits & 0x7fffu) << 13) * 5.192296858534828e33f;  // 2^112
+  const words special = (words)((bits & 0x7c00u) == 0x7c00u) & 0x7f800000u;
+  return (floats)((words)scaled | special | (bits & 0x8000u) << 16);
+#endif
+}
+#endif
+
 struct rf_half {
   unsigned short bits;
   rf_half() = default;
   RF_MEMBER explicit rf_half(float x) : bits(rf_half_bits(x)) {}
   RF_MEMBER explicit operator float() const { return rf_half_value(bits); }
+#if !defined(RF_SIMT)
+  template <int COUNT>
+  RF_MEMBER static typename rf_wide<COUNT>::floats widened(const rf_half* from) {
+    return rf_half_values<COUNT>(from);
+  }
+#endif
 };
 
 RF_DEVICE unsigned short rf_bfloat16_bits(float x) {
@@ -80,4 +113,13 @@ struct rf_bfloat16 {
   rf_bfloat16() = default;
   RF_MEMBER explicit rf_bfloat16(float x) : bits(rf_bfloat16_bits(x)) {}
   RF_MEMBER explicit operator float() const { return rf_float_of((unsigned)bits << 16); }
+#if !defined(RF_SIMT)
+  template <int COUNT>
+  RF_MEMBER static typename rf_wide<COUNT>::floats widened(const rf_bfloat16* from) {
+    typedef typename rf_wide<COUNT>::words words;
+    typedef typename rf_wide<COUNT>::halves halves;
+    return (typename rf_wide<COUNT>::floats)(__builtin_convertvector(*(const halves*)from, words)
+                                             << 16);
+  }
+#endif
 };

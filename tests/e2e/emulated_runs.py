@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -124,16 +125,17 @@ def staged(
     *,
     sms: int = 2,
     blocks: Sequence[int] = (2,),
-    pick: int = 0,
+    pick: int | None = 0,
     dims: Mapping[str, int] | None = None,
 ) -> Program:
     """A program whose variants and stages are given and not chosen: each node takes the candidate
-    of this number, counted round, and the waves are dealt out evenly to launches with so many
-    blocks an SM.
+    of this number, or without one that of its own number, counted round, and the waves are dealt
+    out evenly to launches with so many blocks an SM.
     """
+    numbers = itertools.count() if pick is None else itertools.repeat(pick)
     target = replace(find_target("h200"), sms=sms)
     graph = optimise(import_model(model, dims=dims or {}))
-    lowered = lower(graph, target, offer=lambda all_: (all_[pick % len(all_)],))
+    lowered = lower(graph, target, offer=lambda all_: (all_[next(numbers) % len(all_)],))
     operators = lowered.realise((0,) * len(lowered.nodes))
     chosen = POLICIES[policy]
     reads = [node.inputs for node in lowered.nodes]

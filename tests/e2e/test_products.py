@@ -1,0 +1,169 @@
+"""Matrix products of every kind of factors in every tile, on the host and thread by thread: sizes
+that are multiples of nothing, each tile as a product of its own in one program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from emulated_runs import ORDERS, emitted, staged
+from onnx import TensorProto, helper, numpy_helper
+
+from ramforge.codegen.artifact import Artifact
+from ramforge.compiler.ir import Array
+from ramforge.compiler.pipeline import Program
+from ramforge.kernels.tiles import TILES
+from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
+from ramforge.runtime.session import Session
+
+pytestmark = pytest.mark.usefixtures("quick_host")
+ALL = len(TILES) + 2  # with those for a few rows
+
+
+@dataclass(frozen=True)
+class Product:
+    """A node that multiplies, how often, and what comes out."""
+
+    node: Callable[[int], list[onnx.NodeProto]]
+    inputs: Mapping[str, Array]
+    weights: Mapping[str, Array]
+    expected: Array
+    tolerance: float = 0.0  # of the largest element
+    times: int = ALL
+
+    def model(self) -> onnx.ModelProto:
+        kinds = {
+            name: helper.np_dtype_to_tensor_dtype(array.dtype)
+            for name, array in (*self.inputs.items(), ("y", self.expected))
+        }
+        graph = helper.make_graph(
+            [node for number in range(self.times) for node in self.node(number)],
+            "products",
+            [
+                helper.make_tensor_value_info(name, kinds[name], array.shape)
+                for name, array in self.inputs.items()
+            ],
+            [
+                helper.make_tensor_value_info(f"y{number}", kinds["y"], self.expected.shape)
+                for number in range(self.times)
+            ],
+            [numpy_helper.from_array(array, name) for name, array in self.weights.items()],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+    def complaints(self, found: list[Array]) -> list[int]:
+        """Which of the products are wrong."""
+        limit = self.tolerance * np.abs(self.expected).max()
+        wanted = self.expected.astype(np.float64)
+        return [
+            number
+            for number, array in enumerate(found)
+            if not np.abs(array.astype(np.float64) - wanted).max() <= limit
+        ]
+
+
+def numbers(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def widened(x: Array, w: Array, *, transposed: bool = False) -> Product:
+    """Floats times weights that are stored in 16 bits."""
+
+    def node(number: int) -> list[onnx.NodeProto]:
+        names = ["w", f"v{number}", f"t{number}"]
+        cast = helper.make_node("Cast", names[:1], names[1:2], to=TensorProto.FLOAT)
+        turn = helper.make_node("Transpose", names[1:2], names[2:], perm=[1, 0])
+        last = names[2 if transposed else 1]
+        product = helper.make_node("MatMul", ["x", last], [f"y{number}"])
+        return [cast, turn, product] if transposed else [cast, product]
+
+    wide = w.astype(np.float64)
+    expected = (x.astype(np.float64) @ (wide.T if transposed else wide)).astype(np.float32)
+    return Product(node, {"x": x}, {"w": w}, expected, 1e-5)
+
+
+def widened_values(x: Array, w: Array) -> Product:
+    """Weights in 16 bits times floats."""
+
+    def node(number: int) -> list[onnx.NodeProto]:
+        cast = helper.make_node("Cast", ["w"], [f"v{number}"], to=TensorProto.FLOAT)
+        return [cast, helper.make_node("MatMul", [f"v{number}", "x"], [f"y{number}"])]
+
+    expected = (w.astype(np.float64) @ x.astype(np.float64)).astype(np.float32)
+    return Product(node, {"x": x}, {"w": w}, expected, 1e-5)
+
+
+def widened_convolution(x: Array, w: Array) -> Product:
+    def node(number: int) -> list[onnx.NodeProto]:
+        cast = helper.make_node("Cast", ["w"], [f"v{number}"], to=TensorProto.FLOAT)
+        names = ["x", f"v{number}"]
+        return [cast, helper.make_node("Conv", names, [f"y{number}"], pads=[1, 1, 1, 1])]
+
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, w.shape[2:], axis=(2, 3))
+    expected = np.einsum("bcyxij,ocij->boyx", windows, w.astype(np.float64))
+    return Product(node, {"x": x}, {"w": w}, expected.astype(np.float32), 1e-5)
+
+
+HALF, BRAIN = np.float16, ml_dtypes.bfloat16
+PRODUCTS = {
+    "weights in float16": widened(numbers(65, 263), numbers(263, 63).astype(HALF)),
+    "weights in bfloat16, transposed": widened(
+        numbers(7, 264), numbers(129, 264).astype(BRAIN), transposed=True
+    ),
+    "weights in float16, one row": widened(numbers(1, 1000), numbers(1000, 65).astype(HALF)),
+    "weights in bfloat16, three rows": widened(numbers(3, 264), numbers(264, 63).astype(BRAIN)),
+    "weights in float16, on the left": widened_values(
+        numbers(263, 70), numbers(65, 263).astype(HALF)
+    ),
+    "weights in float16, a convolution": widened_convolution(
+        numbers(1, 20, 9, 8), numbers(100, 20, 3, 3).astype(HALF)
+    ),
+}
+
+
+def compiled(product: Product, folder: Path) -> tuple[Program, Artifact]:
+    program = staged(product.model(), "per-op", sms=2, blocks=(1,), pick=None)
+    return program, emitted(program, folder)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_every_tile_is_right_everywhere(name: str, tmp_path: Path) -> None:
+    product = PRODUCTS[name]
+    program, artifact = compiled(product, tmp_path)
+    families = {operator.variant.body.family for operator in program.operators}
+    assert "contract" in families and "reduce" not in families
+    assert not product.complaints(emulated(artifact, product, ORDERS[2]))
+    with Session(artifact, "host:2") as session:
+        assert not product.complaints(session.run(None, dict(product.inputs)))
+
+
+def emulated(
+    artifact: Artifact, product: Product, settings: Settings, race: bool = False
+) -> list[Array]:
+    driver = EmulatedDriver(artifact, race=race, quick=True)
+    driver.settings = settings
+    found = driver.run([product.inputs[port.name] for port in artifact.inputs])
+    assert driver.report.races == 0
+    return found
+
+
+@pytest.mark.parametrize("name", ["weights in float16"])
+def test_no_two_accesses_race(name: str, tmp_path: Path) -> None:
+    product = replace(PRODUCTS[name], times=3)
+    _, artifact = compiled(product, tmp_path)
+    assert not product.complaints(emulated(artifact, product, ORDERS[2], race=True))
+
+
+def test_weights_stay_as_the_model_stores_them(tmp_path: Path) -> None:
+    product = PRODUCTS["weights in float16"]
+    program, _ = compiled(product, tmp_path)
+    assert {array.dtype for array in program.weights.values()} == {np.dtype(np.float16)}
+    assert all("rf_half" in operator.variant.body.text for operator in program.operators)
+    assert program.memory.workspace_bytes == 0
