@@ -72,11 +72,14 @@ def math_of(product: Product, target: Target) -> Math:
     """By the types of the factors; floats lose bits only where that is asked for. Factors of two
     types are made floats and multiplied one by one.
     """
-    if product.is_mixed:
-        return WIDENED
-    if product.a.dtype is DType.FLOAT32:
+    return WIDENED if product.is_mixed else math_for(product.a.dtype, target)
+
+
+def math_for(dtype: DType, target: Target) -> Math:
+    """How factors of one type are multiplied."""
+    if dtype is DType.FLOAT32:
         return _MATRIX["tf32"] if target.precision == "tf32" else PLAIN
-    return _MATRIX[product.a.dtype.label]
+    return _MATRIX[dtype.label]
 
 
 @dataclass(frozen=True, slots=True)
