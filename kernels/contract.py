@@ -8,6 +8,7 @@ import functools
 import hashlib
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ramforge.compiler.device import Target
 from ramforge.compiler.expressions import index as ix
@@ -18,7 +19,7 @@ from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.regions import Boxes
 from ramforge.compiler.expressions.terms import Load
 from ramforge.compiler.expressions.text import Writer
-from ramforge.compiler.ir import Array, DType
+from ramforge.compiler.ir import Array, DType, Tensor
 from ramforge.compiler.registry import Family, register_family
 from ramforge.compiler.rprogram import Body, Candidate, Design, Packing, TaskCost
 from ramforge.kernels import space
@@ -85,8 +86,7 @@ def _panel_bytes(product: Product, vector: int) -> int:
 def pack(product: Product, grid: Grid, vector: int, weight: Array) -> Array:
     """The weight as [batch][panel][k / vector][PANEL][vector], zero beyond its end."""
     axes = (*product.batch, *product.columns, *product.segments, *product.run)
-    table = Computation(axes, _alone(product.b))
-    flat = interpret.run(table, (weight,)).reshape(product.batches, product.n, product.k)
+    flat = _elements(product.b, axes, weight).reshape(product.batches, product.n, product.k)
     if grid.math.factors == "tf32":
         flat = rounded_to_tf32(flat)
     panels, depth = -(-product.n // PANEL), -(-product.k // vector)
@@ -107,8 +107,15 @@ def rounded_to_tf32(values: Array) -> Array:
     return np.where(np.isfinite(values) & np.isfinite(rounded), rounded, cut)
 
 
-def _alone(load: Load) -> Load:
-    return terms.load(0, load.indices, load.shape, load.dtype)
+def _elements(load: Load, axes: tuple[Var, ...], weight: Array) -> Array:
+    """What is read over these axes; in place where that is only another order of axes."""
+    offset = ix.flatten(load.indices, Tensor("", load.shape, load.dtype).strides)
+    if all(atom in axes and step >= 0 for atom, step in offset.terms):
+        steps = [offset.coefficient(axis) * weight.itemsize for axis in axes]
+        start = np.ascontiguousarray(weight).reshape(-1)[offset.const :]
+        return as_strided(start, [axis.size for axis in axes], steps, writeable=False)
+    alone = terms.load(0, load.indices, load.shape, load.dtype)
+    return interpret.run(Computation(axes, alone), (weight,))
 
 
 def _regions(product: Product, grid: Grid) -> tuple[dict[int, Boxes], Boxes]:

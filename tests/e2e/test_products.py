@@ -4,6 +4,7 @@ that are multiples of nothing, each tile as a product of its own in one program.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from emulated_runs import ORDERS, emitted, staged
 from onnx import TensorProto, helper, numpy_helper
 
 from ramforge.codegen.artifact import Artifact
+from ramforge.codegen.build import nvrtc, toolchain
 from ramforge.compiler.ir import Array
 from ramforge.compiler.pipeline import Program
 from ramforge.kernels.tiles import TILES
@@ -111,6 +113,18 @@ def widened_convolution(x: Array, w: Array) -> Product:
     return Product(node, {"x": x}, {"w": w}, expected.astype(np.float32), 1e-5)
 
 
+def halves(x: Array, w: Array, *, known: bool = True) -> Product:
+    """Both in 16 bits, and the result too; the second lies column by column."""
+
+    def node(number: int) -> list[onnx.NodeProto]:
+        turn = helper.make_node("Transpose", ["w"], [f"t{number}"], perm=[1, 0])
+        return [turn, helper.make_node("MatMul", ["x", f"t{number}"], [f"y{number}"])]
+
+    expected = (x.astype(np.float64) @ w.astype(np.float64).T).astype(x.dtype)
+    inputs, weights = ({"x": x}, {"w": w}) if known else ({"x": x, "w": w}, {})
+    return Product(node, inputs, weights, expected, 1e-2 if x.dtype == BRAIN else 1e-3)
+
+
 HALF, BRAIN = np.float16, ml_dtypes.bfloat16
 PRODUCTS = {
     "weights in float16": widened(numbers(65, 263), numbers(263, 63).astype(HALF)),
@@ -124,6 +138,14 @@ PRODUCTS = {
     ),
     "weights in float16, a convolution": widened_convolution(
         numbers(1, 20, 9, 8), numbers(100, 20, 3, 3).astype(HALF)
+    ),
+    "halves, four at a time": halves(numbers(65, 60).astype(HALF), numbers(63, 60).astype(HALF)),
+    "halves, two at a time": halves(numbers(33, 62).astype(HALF), numbers(65, 62).astype(HALF)),
+    "halves, two at a time, both made at run time": halves(
+        numbers(65, 62).astype(BRAIN), numbers(63, 62).astype(BRAIN), known=False
+    ),
+    "halves, one at a time, both made at run time": halves(
+        numbers(63, 63).astype(HALF), numbers(65, 63).astype(HALF), known=False
     ),
 }
 
@@ -159,6 +181,16 @@ def test_no_two_accesses_race(name: str, tmp_path: Path) -> None:
     product = replace(PRODUCTS[name], times=3)
     _, artifact = compiled(product, tmp_path)
     assert not product.complaints(emulated(artifact, product, ORDERS[2], race=True))
+
+
+@pytest.mark.skipif(toolchain.find_nvrtc() is None, reason="NVRTC is not installed")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("name", ["weights in float16", "weights in bfloat16, three rows"])
+def test_nvrtc_spills_nothing(name: str, arch: str, tmp_path: Path) -> None:
+    _, artifact = compiled(replace(PRODUCTS[name], times=3), tmp_path)
+    log = nvrtc.compile_cubin(artifact.text(), arch).log
+    assert "warning" not in log
+    assert set(re.findall(r"(\d+) bytes spill", log)) == {"0"}
 
 
 def test_weights_stay_as_the_model_stores_them(tmp_path: Path) -> None:
