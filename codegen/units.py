@@ -163,11 +163,15 @@ def _function(name: str, signature: str) -> str:
 
 
 def _unit_text(name: str, cap: int, body: str) -> str:
-    """A body and the function that the kernels call: it is the body, which is inlined there."""
+    """A body and the function that the kernels call: it is the body, which is inlined there.
+
+    It asks for the arena itself: of an address that it is given the assembler does not know that it
+    is shared memory, and reads it by instructions that can read any.
+    """
     run = _function(_unit_name(name, cap), _RUN_SIGNATURE)
     text = (
         f"#undef RF_BODY\n#define RF_BODY RF_DEVICE\n{body}\n"
-        f"{run} {{\n  __builtin_assume(__isShared(arena));\n  {name}::run(p, task, arena);\n}}\n"
+        f"{run} {{\n  arena = rf_arena();\n  {name}::run(p, task, arena);\n}}\n"
     )
     if "void prefetch(" not in body:
         return text
