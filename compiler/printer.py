@@ -43,6 +43,7 @@ def computation_text(computation: Computation) -> list[str]:
         summed = ",".join(f"{var.name}<{var.size}" for var in scores.reduction)
         lines.append(f"scores over [{summed}] {scores.value.key}")
         lines.append(f"       finish {scores.finish.key}")
+    lines += [f"{fold.name} = {fold.kind} of {fold.value.key}" for fold in computation.folds]
     lines.append(f"value  {computation.value.key}")
     if computation.finish is not None:
         lines.append(f"finish {computation.finish.key}")

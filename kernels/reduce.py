@@ -26,13 +26,7 @@ from ramforge.compiler.ir import DType
 from ramforge.compiler.registry import Family, register_family
 from ramforge.compiler.rprogram import SHORT_START, Body, Candidate, Design, Packing, TaskCost
 from ramforge.kernels import space
-
-_JOINS = {
-    comp.SUM: "rf_plus",
-    comp.PRODUCT: "rf_times",
-    comp.MAXIMUM: "rf_larger",
-    comp.MINIMUM: "rf_smaller",
-}
+from ramforge.kernels.row import JOINS, arena_bytes, warps_of_a_row
 
 
 def fits(placed: Placed) -> bool:
@@ -51,14 +45,17 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     work = depth * (1 + operations // 8)
     if by_rows:
         tiling = space.cut(axes, (), 2 * target.sms, work)
-        text = _rows_text(placed, tiling, folded)
+        warps = warps_of_a_row(tiling.task_rows, depth, target)
+        text = _rows_text(placed, tiling, folded, warps)
     else:
+        warps = 1
         tiling = space.cut(axes[:-1], axes[-1:], 2 * target.sms, work)
         text = _strips_text(placed, tiling, folded)
     reads, writes = space.regions(placed, tiling.ranges(), tiling.tasks)
     elements = tiling.task_rows * tiling.task_columns
     shape = "x".join(map(str, computation.shape))
-    body = Body("reduce", f"{computation.kind} of {depth} for each of {shape}", text, 0, 0)
+    arena = arena_bytes(warps)
+    body = Body("reduce", f"{computation.kind} of {depth} for each of {shape}", text, arena, 0)
     cost = TaskCost(
         elements * depth * (1.0 + operations),
         space.bytes_touched(reads, placed, elements * depth),
@@ -66,7 +63,7 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
         overhead=SHORT_START,
     )
     design = Design(body, tiling.tasks, reads, writes, cost, packings)
-    return (Candidate(tiling.tasks, cost, 0, lambda: design),)
+    return (Candidate(tiling.tasks, cost, arena, lambda: design),)
 
 
 def _with_neighbours(placed: Placed) -> tuple[Placed, dict[int, Packing]]:
@@ -167,7 +164,7 @@ def _strips_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) 
     lines = [
         *addresses,
         space.output_pointer(placed, len(placed.tensors)),
-        f"rf_tile_fold<{_JOINS[kind]}, {tiling.template()}, {depth}>(",
+        f"rf_tile_fold<{JOINS[kind]}, {tiling.template()}, {depth}>(",
         f"    task, {literal(comp.identity(kind, dtype), dtype)},",
         "    RF_LAMBDA(int row, int r) -> bool {",
         *space.indent(pieces.present, 6),
@@ -182,7 +179,7 @@ def _strips_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) 
     return "\n".join(lines)
 
 
-def _rows_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) -> str:
+def _rows_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...], warps: int) -> str:
     kind, dtype = placed.computation.kind, placed.computation.value.dtype
     value = placed.computation.value
     pieces = _pieces(placed, tiling, folded, terms.const(True, DType.BOOL), value)
@@ -191,12 +188,15 @@ def _rows_text(placed: Placed, tiling: space.Tiling, folded: tuple[Var, ...]) ->
     lines = [
         *addresses,
         space.output_pointer(placed, len(placed.tensors)),
-        f"rf_each_row<{tiling.row_count}, {tiling.task_rows}>(task, RF_LAMBDA(int row) {{",
-        f"  const {c_name} sum = rf_row_fold<{_JOINS[kind]}, {space.size_of(folded)}>(",
-        f"      {literal(comp.identity(kind, dtype), dtype)}, RF_LAMBDA(int r) -> {c_name} {{",
+        f"rf_each_row<{tiling.row_count}, {tiling.task_rows}, {warps}>("
+        "task, RF_LAMBDA(int row, int turn) {",
+        f"  rf_row<int, {space.size_of(folded)}, {warps}, false> elements = {{arena, turn}};",
+        f"  const {c_name} sum = rf_row_fold<{JOINS[kind]}>(",
+        f"      elements, {literal(comp.identity(kind, dtype), dtype)},",
+        f"      RF_LAMBDA(int r, int&) -> {c_name} {{",
         *space.indent(pieces.value, 8),
         "      });",
-        "  rf_row_once(RF_LAMBDA() {",
+        f"  rf_row_once<{warps}>(RF_LAMBDA() {{",
         *space.indent(pieces.finish, 4),
         "  });",
         "});",

@@ -23,8 +23,8 @@ from ramforge.compiler.ir import DType, Node, Tensor
 
 MAP = ""
 SUM, PRODUCT, MAXIMUM, MINIMUM = "sum", "product", "max", "min"
-SOFTMAX, LOG_SOFTMAX, NORMALIZE = "softmax", "log_softmax", "normalize"
-ROW_KINDS = (SOFTMAX, LOG_SOFTMAX, NORMALIZE)
+SOFTMAX, ROW = "softmax", "row"
+ROW_KINDS = (SOFTMAX, ROW)
 COMBINERS = (SUM, PRODUCT, MAXIMUM, MINIMUM)
 ATTENTION = "attention"
 
@@ -58,11 +58,30 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """What is known of a whole row: ``value`` combined over it. It goes by its name (a ``Named``)
+    in the folds after it and in what is done with the row.
+    """
+
+    name: str
+    kind: str
+    value: Expr
+
+    @property
+    def known(self) -> Expr:
+        return terms.named(self.name, self.value.dtype)
+
+    def mapped(self, change: Callable[[Expr], Expr]) -> Fold:
+        return replace(self, value=change(self.value))
+
+
+@dataclass(frozen=True, slots=True)
 class Computation:
     """One output, element by element.
 
-    A row kind (softmax, normalize) runs over ``reduction``, which are then axes of the output
-    themselves; ``finish`` sees each element's own result. ``roles`` is there where value is a
+    The rows of a row kind run over ``reduction``, which are then axes of the output themselves. A
+    row is a map that knows ``folds`` of its whole row; a softmax is one of those, so usual that it
+    has a name: there ``finish`` sees the softmax of ``value``. ``roles`` is there where value is a
     product of two loads. Attention is a sum of ``value``, each weighed by its ``scores``, which do
     not depend on the columns.
     """
@@ -73,8 +92,8 @@ class Computation:
     reduction: tuple[Var, ...] = ()
     finish: Expr | None = None
     roles: Roles | None = None
-    epsilon: float = 0.0
     scores: Scores | None = None
+    folds: tuple[Fold, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -114,7 +133,7 @@ class Computation:
     def expressions(self) -> tuple[Expr, ...]:
         scores = () if self.scores is None else (self.scores.value, self.scores.finish)
         finish = () if self.finish is None else (self.finish,)
-        return (*scores, self.value, *finish)
+        return (*scores, *(fold.value for fold in self.folds), self.value, *finish)
 
     def mapped(self, change: Callable[[Expr], Expr]) -> Computation:
         """The same with every expression changed."""
@@ -123,6 +142,7 @@ class Computation:
             value=change(self.value),
             finish=None if self.finish is None else change(self.finish),
             scores=None if self.scores is None else self.scores.mapped(change),
+            folds=tuple(fold.mapped(change) for fold in self.folds),
         )
 
     def loads(self) -> tuple[terms.Load, ...]:
@@ -200,7 +220,7 @@ def computed(node: Node, computation: Computation) -> Node:
 def _widened(computation: Computation) -> Computation:
     """Numbers of a type that is only stored are combined in the type they are computed in."""
     stored = computation.value.dtype
-    if computation.is_map or not stored.is_stored_only:
+    if computation.is_map or computation.kind == ROW or not stored.is_stored_only:
         return computation
     value = computation.value
     if isinstance(value, terms.Apply) and value.name == "mul":

@@ -11,14 +11,25 @@ from typing import Any
 import numpy as np
 
 from ramforge.compiler.expressions import computation as comp
-from ramforge.compiler.expressions import terms
+from ramforge.compiler.expressions import rows, terms
 from ramforge.compiler.expressions.computation import Computation, Scores
 from ramforge.compiler.expressions.functions import function
 from ramforge.compiler.expressions.index import Data, FloorDiv, Index, Var
-from ramforge.compiler.expressions.terms import Apply, Const, Expr, Hole, IndexValue, Load
+from ramforge.compiler.expressions.terms import (
+    Apply,
+    Const,
+    Expr,
+    Hole,
+    IndexValue,
+    Load,
+    Named,
+)
 from ramforge.compiler.ir import Array
 
 Env = Mapping[Var, Array]
+# What was worked out before, by name; the hole has none
+Known = Mapping[str, Array]
+_HOLE = ""
 
 
 def _fold(kind: str, value: Array, axes: tuple[int, ...]) -> Array:
@@ -35,21 +46,23 @@ def run(computation: Computation, inputs: Sequence[Array]) -> Array:
     """The output array, in index order."""
     if computation.scores is not None:
         return _attention(computation, computation.scores, inputs)
-    row = computation.is_row
-    spaces = computation.axes if row else (*computation.axes, *computation.reduction)
+    if computation.is_row:
+        return _row(rows.as_row(computation), inputs)
+    spaces = (*computation.axes, *computation.reduction)
     grids = np.meshgrid(*(np.arange(var.size) for var in spaces), indexing="ij", sparse=True)
     env: dict[Var, Array] = dict(zip(spaces, grids, strict=True))
     full = tuple(var.size for var in spaces)
-    value = np.broadcast_to(_value(computation.value, env, inputs, None), full)
-    if row:
-        value = _row(computation, value)
-    elif not computation.is_map:
+    value = np.broadcast_to(_value(computation.value, env, inputs, {}), full)
+    if not computation.is_map:
         folded = tuple(range(len(computation.axes), len(spaces)))
         value = _fold(computation.kind, value, folded)
         for var in computation.reduction:
             del env[var]
         env = {var: grid.reshape(grid.shape[: len(computation.axes)]) for var, grid in env.items()}
-    result = _value(computation.result, env, inputs, value)
+    return _stored(computation, _value(computation.result, env, inputs, {_HOLE: value}))
+
+
+def _stored(computation: Computation, result: Array) -> Array:
     return np.ascontiguousarray(
         np.broadcast_to(result, computation.shape), dtype=computation.dtype.numpy
     ).reshape(computation.shape)
@@ -71,34 +84,37 @@ def _attention(computation: Computation, scores: Scores, inputs: Sequence[Array]
     return run(mixed, (*inputs, weights))
 
 
-def _row(computation: Computation, value: Array) -> Array:
-    axes = tuple(computation.axes.index(var) for var in computation.reduction)
-    if computation.kind == comp.NORMALIZE:
-        centred = value - value.mean(axis=axes, keepdims=True)
-        variance = np.square(centred).mean(axis=axes, keepdims=True)
-        return np.asarray(centred / np.sqrt(variance + computation.epsilon))
-    shifted = value - value.max(axis=axes, keepdims=True)
-    total = np.exp(shifted).sum(axis=axes, keepdims=True)
-    if computation.kind == comp.LOG_SOFTMAX:
-        return np.asarray(shifted - np.log(total))
-    return np.asarray(np.exp(shifted) / total)
+def _row(computation: Computation, inputs: Sequence[Array]) -> Array:
+    """Its folds, each of which may know those before it, and then every element."""
+    shape = computation.shape
+    grids = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij", sparse=True)
+    env = dict(zip(computation.axes, grids, strict=True))
+    along = tuple(computation.axes.index(var) for var in computation.reduction)
+    kept = tuple(1 if axis in along else size for axis, size in enumerate(shape))
+    known: dict[str, Array] = {}
+    for fold in computation.folds:
+        value = np.broadcast_to(_value(fold.value, env, inputs, known), shape)
+        known[fold.name] = _fold(fold.kind, value, along).reshape(kept)
+    known[_HOLE] = np.broadcast_to(_value(computation.value, env, inputs, known), shape)
+    return _stored(computation, _value(computation.result, env, inputs, known))
 
 
-def _value(expr: Expr, env: Env, inputs: Sequence[Array], filled: Array | None) -> Array:
+def _value(expr: Expr, env: Env, inputs: Sequence[Array], known: Known) -> Array:
     done: dict[int, Array] = {}
     for node in expr.walk():
-        done[id(node)] = _node(node, env, inputs, filled, done)
+        done[id(node)] = _node(node, env, inputs, known, done)
     return done[id(expr)]
 
 
 def _node(
-    node: Expr, env: Env, inputs: Sequence[Array], filled: Array | None, done: dict[int, Array]
+    node: Expr, env: Env, inputs: Sequence[Array], known: Known, done: dict[int, Array]
 ) -> Array:
     if isinstance(node, Const):
         return np.asarray(node.value, dtype=node.dtype.numpy)
     if isinstance(node, Hole):
-        assert filled is not None
-        return filled
+        return known[_HOLE]
+    if isinstance(node, Named):
+        return known[node.name]
     if isinstance(node, IndexValue):
         return _index(node.indices[0], env, done)
     if isinstance(node, Load):

@@ -23,7 +23,7 @@ import numpy as np
 from ramforge.compiler.expressions import computation as comp
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
-from ramforge.compiler.expressions.computation import Computation, Roles
+from ramforge.compiler.expressions.computation import Computation, Fold, Roles
 from ramforge.compiler.expressions.index import Data, Index, Var
 from ramforge.compiler.expressions.terms import Expr, Scalar
 from ramforge.compiler.ir import Array, DType, Graph, Node
@@ -216,19 +216,34 @@ class Steps:
 
     def row(
         self,
-        kind: str,
         shape: Sequence[int],
         along: Sequence[int],
+        folds: Sequence[tuple[str, Formula]],
         formula: Formula,
-        finish: Callable[..., Expr] | None = None,
-        epsilon: float = 0.0,
         to: int | None = None,
     ) -> Value:
-        """Softmax, log-softmax or normalisation along these axes of the output."""
+        """Each element by itself and by what is known of its row, which runs along these axes.
+        ``folds`` say how that is combined; the formulas of those and of the element get the results
+        of the folds before them, as a list, and the indices.
+        """
         axes = comp.output_axes(tuple(shape))
-        value = formula(*comp.positions(axes))
+        at = comp.positions(axes)
+        made: list[Fold] = []
+        for number, (kind, value) in enumerate(folds):
+            known = [fold.known for fold in made]
+            made.append(Fold(f"s{number}", kind, value(known, *at)))
+        result = self._typed(formula([fold.known for fold in made], *at), to)
         rows = tuple(axes[axis] for axis in along)
-        return self._folded(Computation(axes, value, kind, rows, epsilon=epsilon), finish, to)
+        return self._add(Computation(axes, result, comp.ROW, rows, folds=tuple(made)), to)
+
+    def softmax(
+        self, shape: Sequence[int], along: Sequence[int], formula: Formula, to: int | None = None
+    ) -> Value:
+        """The softmax along these axes of the output."""
+        axes = comp.output_axes(tuple(shape))
+        rows = tuple(axes[axis] for axis in along)
+        value = formula(*comp.positions(axes))
+        return self._folded(Computation(axes, value, comp.SOFTMAX, rows), None, to)
 
     def check(self, over: Sequence[int], formula: Formula, message: str) -> None:
         """Let a run fail with this message if ``formula`` is false anywhere over these sizes.

@@ -115,7 +115,7 @@ class Expr:
                 yield expr
                 continue
             stack.append((expr, True))
-            stack.extend((inner, False) for inner in (*expr.args, *_index_data(expr)))
+            stack.extend((inner, False) for inner in (*expr.args, *index_data(expr)))
 
     def variables(self) -> set[Var]:
         found: set[Var] = set()
@@ -148,7 +148,8 @@ def _parts_key(parts: tuple[object, ...]) -> str:
     return f"({';'.join(texts)})"
 
 
-def _index_data(expr: Expr) -> list[Expr]:
+def index_data(expr: Expr) -> list[Expr]:
+    """The run-time integers in its indices."""
     return [inner for position in expr.indices for inner in _data_of(position)]
 
 
@@ -227,6 +228,16 @@ class Hole(Expr):
     __slots__ = ()
 
 
+class Named(Expr):
+    """A value that was worked out before and goes by a name."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        return cast(str, self.parts[0])
+
+
 def _make(
     kind: type[Expr], dtype: DType, parts: tuple[object, ...], args: tuple[Expr, ...] = ()
 ) -> Expr:
@@ -287,6 +298,10 @@ def hole(dtype: DType) -> Expr:
     return _make(Hole, dtype, ())
 
 
+def named(name: str, dtype: DType) -> Expr:
+    return _make(Named, dtype, (name,))
+
+
 def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
     if isinstance(condition, Const):
         return yes if condition.value else no
@@ -341,12 +356,15 @@ def rewrite(
     variables: Mapping[Var, Index] | None = None,
     loads: Callable[[Load], Expr] | None = None,
     filled: Expr | None = None,
+    parts: Mapping[Expr, Expr] | None = None,
 ) -> Expr:
-    """Put indices in the place of variables, expressions in the place of loads and of the hole.
+    """Put indices in the place of variables, expressions in the place of loads, of the hole and of
+    whole parts.
 
     ``loads`` sees each load after its index was rewritten.
     """
     places = variables or {}
+    others = parts or {}
     done: dict[int, Expr] = {}
 
     def change(atom: Var | Data) -> Index:
@@ -365,6 +383,8 @@ def rewrite(
         return done[id(node)]
 
     def rebuild(node: Expr) -> Expr:
+        if node in others:
+            return others[node]
         if isinstance(node, Load):
             moved = tuple(ix.rewrite(position, change) for position in node.indices)
             again = load(node.slot, moved, node.shape, node.dtype, node.fill)

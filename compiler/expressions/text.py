@@ -19,6 +19,7 @@ from ramforge.compiler.expressions.terms import (
     Hole,
     IndexValue,
     Load,
+    Named,
     conjunction,
     inside,
 )
@@ -151,6 +152,8 @@ class Writer:
             return literal(node.value, node.dtype)
         if isinstance(node, Hole):
             return self._filled
+        if isinstance(node, Named):
+            return node.name
         if isinstance(node, IndexValue):
             return f"(long long)({self.index(node.indices[0])})"
         if isinstance(node, Load):

@@ -23,6 +23,10 @@
 // All tensors lie in global memory. Told so, the compiler emits global accesses and not generic
 // ones, which find out at every access. It does not promise that nothing writes there.
 #define RF_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
+// Every tensor begins where an access of 16 bytes can. The compiler forgets it if it is only told,
+// of a global address at least; it has to see it.
+#define RF_ALIGNED(pointer) \
+  ((char*)__cvta_global_to_generic(__cvta_generic_to_global(pointer) & ~(rf_size)15))
 #else
 #include <math.h>
 #include <stdint.h>
@@ -44,6 +48,7 @@
 #define RF_INFINITY __builtin_inff()
 #define RF_NAN __builtin_nanf("")
 #define RF_GLOBAL(pointer) ((void)0)
+#define RF_ALIGNED(pointer) (pointer)
 #endif
 
 typedef unsigned long long rf_size;

@@ -40,7 +40,7 @@ RF_DEVICE T* rf_output(const rf_view& p, int slot) {
   const rf_operand operand = p.operands[slot];
   char* const at = p.spaces[operand.space] + (rf_size)operand.offset * 16;
   RF_GLOBAL(at);
-  return reinterpret_cast<T*>(at);
+  return reinterpret_cast<T*>(RF_ALIGNED(at));
 }
 template <class T>
 RF_DEVICE const T* rf_input(const rf_view& p, int slot) {

@@ -46,39 +46,5 @@ RF_DEVICE void rf_tile_fold(int task, T initial, P present, V value, F finish) {
   }
 }
 
-template <int ROWS, int TASK_ROWS, class F>
-RF_DEVICE void rf_each_row(int task, F f) {
-  const int row1 = rf_least((task + 1) * TASK_ROWS, ROWS);
-  for (int row = task * TASK_ROWS; row < row1; ++row) f(row);
-}
-
-// Sixteen partial results: the order of a sum is fixed, and the compiler may use vectors for it.
-template <class JOIN, int COLUMNS, class T, class V>
-RF_DEVICE T rf_row_fold(T initial, V value) {
-  constexpr int lanes = 16;
-  T sums[lanes];
-  for (int j = 0; j < lanes; ++j) sums[j] = initial;
-  int start = 0;
-  for (; start + lanes <= COLUMNS; start += lanes) {
-    RF_VECTOR_LOOP
-    for (int j = 0; j < lanes; ++j) sums[j] = JOIN::join(sums[j], (T)value(start + j));
-  }
-  for (int j = 0; start + j < COLUMNS; ++j) sums[j] = JOIN::join(sums[j], (T)value(start + j));
-  for (int width = lanes / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; ++j) sums[j] = JOIN::join(sums[j], sums[j + width]);
-  return sums[0];
-}
-
-template <int COLUMNS, class F>
-RF_DEVICE void rf_row_map(F f) {
-  RF_VECTOR_LOOP
-  for (int c = 0; c < COLUMNS; ++c) f(c);
-}
-
-template <class F>
-RF_DEVICE void rf_row_once(F f) {
-  f();
-}
-
 RF_DEVICE void rf_prefetch(const void*, int) {}
 #endif

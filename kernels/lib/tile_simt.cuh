@@ -27,37 +27,6 @@ RF_DEVICE void rf_tile_fold(int task, T initial, P present, V value, F finish) {
   });
 }
 
-// f(row) for the rows of one task; a warp works on a row, so f uses the rf_row_ primitives below.
-template <int ROWS, int TASK_ROWS, class F>
-RF_DEVICE void rf_each_row(int task, F f) {
-  for (int i = threadIdx.x / 32; i < TASK_ROWS; i += RF_WARPS) {
-    const int row = task * TASK_ROWS + i;
-    if (row < ROWS) f(row);
-  }
-}
-
-// join over the columns of value(column); every lane of the warp gets the result.
-template <class JOIN, int COLUMNS, class T, class V>
-RF_DEVICE T rf_row_fold(T initial, V value) {
-  T sum = initial;
-  for (int c = threadIdx.x % 32; c < COLUMNS; c += 32) sum = JOIN::join(sum, (T)value(c));
-  RF_UNROLL
-  for (int step = 16; step > 0; step /= 2)  // the + makes an int of what is smaller than one
-    sum = JOIN::join(sum, (T)__shfl_xor_sync(0xffffffffu, +sum, step));
-  return sum;
-}
-
-template <int COLUMNS, class F>
-RF_DEVICE void rf_row_map(F f) {
-  for (int c = threadIdx.x % 32; c < COLUMNS; c += 32) f(c);
-}
-
-// One lane's word on behalf of its row.
-template <class F>
-RF_DEVICE void rf_row_once(F f) {
-  if (threadIdx.x % 32 == 0) f();
-}
-
 // Ask L2 for a range that no running task writes.
 RF_DEVICE void rf_prefetch(const void* start, int bytes) {
   for (int at = threadIdx.x * 128; at < bytes; at += RF_THREADS * 128)

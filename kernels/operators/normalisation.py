@@ -20,19 +20,36 @@ from ramforge.kernels.operators.casts import limits
 Element = Callable[..., Expr]
 
 
-def _softmax(kind: str) -> None:
-    def express(node: Node, graph: Graph) -> tuple[Node, ...]:
-        steps = Steps(node, graph)
-        x = steps.given(0)
-        along = [node.attr("axis", -1) % x.rank] if x.rank else []
-        if kind == comp.SOFTMAX and along and _rounds_everywhere(x, along[0]):
-            _rounded_softmax(steps, x, along[0])
-            return steps.nodes()
-        steps.row(kind, x.shape, along, lambda *at: x[at].cast(x.dtype.wide), to=0)
-        return steps.nodes()
+def _softmax(node: Node, graph: Graph) -> tuple[Node, ...]:
+    steps = Steps(node, graph)
+    x = steps.given(0)
+    along = [node.attr("axis", -1) % x.rank] if x.rank else []
+    if along and _rounds_everywhere(x, along[0]):
+        _rounded_softmax(steps, x, along[0])
+    else:
+        steps.softmax(x.shape, along, lambda *at: x[at].cast(x.dtype.wide), to=0)
+    return steps.nodes()
 
-    name = "Softmax" if kind == comp.SOFTMAX else "LogSoftmax"
-    register(Operator(name, express, _refuse_integers))
+
+def _log_softmax(node: Node, graph: Graph) -> tuple[Node, ...]:
+    steps = Steps(node, graph)
+    x = steps.given(0)
+    along = [node.attr("axis", -1) % x.rank] if x.rank else []
+
+    def distance(peak: Expr, at: Sequence[Index]) -> Expr:
+        return x[tuple(at)].cast(x.dtype.wide) - peak
+
+    steps.row(
+        x.shape,
+        along,
+        [
+            (comp.MAXIMUM, lambda known, *at: x[at].cast(x.dtype.wide)),
+            (comp.SUM, lambda known, *at: apply("exp", distance(known[0], at))),
+        ],
+        lambda known, *at: distance(known[0], at) - apply("log", known[1]),
+        to=0,
+    )
+    return steps.nodes()
 
 
 def _rounds_everywhere(x: Value, axis: int) -> bool:
@@ -92,6 +109,31 @@ def inverse_root(value: Expr, epsilon: float) -> Expr:
     return 1 / apply("sqrt", value + epsilon)
 
 
+def _normalised(
+    steps: Steps,
+    shape: Sequence[int],
+    axes: Sequence[int],
+    element: Element,
+    finish: Callable[..., Expr],
+    epsilon: float,
+    to: int | None = None,
+) -> Value:
+    """``finish`` of each element less the mean of its row and over the row's deviation."""
+    size = math.prod(shape[axis] for axis in axes)
+
+    def distance(known: Sequence[Expr], *at: Index) -> Expr:
+        return element(*at) - known[0] / size
+
+    def squared(known: Sequence[Expr], *at: Index) -> Expr:
+        return distance(known, *at) * distance(known, *at)
+
+    def value(known: Sequence[Expr], *at: Index) -> Expr:
+        return finish(distance(known, *at) * inverse_root(known[1] / size, epsilon), *at)
+
+    folds = [(comp.SUM, lambda known, *at: element(*at)), (comp.SUM, squared)]
+    return steps.row(shape, axes, folds, value, to)
+
+
 def _scaled(value: Expr, scale: Expr | None, bias: Expr | None) -> Expr:
     if scale is not None:
         value = value * scale
@@ -111,7 +153,7 @@ def _layer_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
         factors = (other.spread(at) if other else None for other in (scale, bias))
         return _scaled(value.cast(x.dtype), *factors)
 
-    steps.row(comp.NORMALIZE, x.shape, axes, element, finish, epsilon, to=0)
+    _normalised(steps, x.shape, axes, element, finish, epsilon, to=0)
     if steps.wants(1) or steps.wants(2):
         mean, variance = moments(steps, x.shape, axes, element)
         if steps.wants(1):
@@ -130,13 +172,14 @@ def _rms_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
     def element(*at: Index) -> Expr:
         return x[at].cast(x.dtype.wide)
 
-    mean = mean_over(steps, x.shape, axes, lambda *at: element(*at) * element(*at))
+    size = math.prod(x.shape[axis] for axis in axes)
 
-    def normalised(*at: Index) -> Expr:
-        value = element(*at) * inverse_root(mean.spread(at), epsilon)
+    def normalised(known: Sequence[Expr], *at: Index) -> Expr:
+        value = element(*at) * inverse_root(known[0] / size, epsilon)
         return value.cast(x.dtype).cast(scale.dtype) * scale.spread(at)
 
-    steps.map(x.shape, normalised, to=0)
+    squares = (comp.SUM, lambda known, *at: element(*at) * element(*at))
+    steps.row(x.shape, axes, [squares], normalised, to=0)
     return steps.nodes()
 
 
@@ -148,8 +191,8 @@ def _instance_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
     def finish(value: Expr, *at: Index) -> Expr:
         return value * scale[at[1]].cast(wide) + bias[at[1]].cast(wide)
 
-    steps.row(
-        comp.NORMALIZE,
+    _normalised(
+        steps,
         x.shape,
         range(2, x.rank),
         lambda *at: x[at].cast(wide),
@@ -171,8 +214,8 @@ def _group_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
         channel = at[1] * members + at[2]
         return _scaled(value.cast(x.dtype), scale[channel], bias[channel])
 
-    grouped = steps.row(
-        comp.NORMALIZE,
+    grouped = _normalised(
+        steps,
         shape,
         range(2, len(shape)),
         lambda n, group, member, *at: x[(n, group * members + member, *at)].cast(x.dtype.wide),
@@ -265,8 +308,8 @@ def _local_response_norm(node: Node, graph: Graph) -> tuple[Node, ...]:
     return steps.nodes()
 
 
-_softmax(comp.SOFTMAX)
-_softmax(comp.LOG_SOFTMAX)
+register(Operator("Softmax", _softmax, _refuse_integers))
+register(Operator("LogSoftmax", _log_softmax, _refuse_integers))
 register(Operator("LayerNormalization", _layer_norm))
 register(Operator("RMSNormalization", _rms_norm))
 register(Operator("InstanceNormalization", _instance_norm))
