@@ -26,7 +26,7 @@ from ramforge.kernels import space
 from ramforge.kernels.product import Product, take_apart, vector_of
 from ramforge.kernels.tiles import PANEL, Grid, grids
 
-_SHORT_RUN = 8  # as in contract_host.cuh: a row of shorter ones is gathered
+_COPIED_BYTES = 4 * 12 * 400  # RF_COPIED_ROWS x RF_PITCH floats in contract_host.cuh
 
 
 def fits(placed: Placed) -> bool:
@@ -142,14 +142,10 @@ def _body(product: Product, grid: Grid, vector: int) -> Body:
 
 
 def _host_arena_bytes(product: Product, grid: Grid, vector: int) -> int:
-    """Sums and runs; B where it is not read in place, and A where it is gathered."""
-    tile, is_float = grid.tile, product.a.dtype is DType.FLOAT32
-    segments = space.size_of(product.segments)
-    needed = 4 * tile.m * tile.n + 8 * segments * tile.m
-    if vector != 1:
-        needed += 4 * product.k * tile.n
-    is_gathered = not is_float or (segments > 1 and product.length < _SHORT_RUN)
-    return needed + 4 * product.k * tile.m if is_gathered else needed
+    """Sums, some rows of A, and where runs start; B where it is not read in place."""
+    tile, segments = grid.tile, space.size_of(product.segments)
+    needed = 4 * tile.m * tile.n + _COPIED_BYTES + 8 * segments * tile.m
+    return needed if vector == 1 else needed + 4 * product.k * tile.n
 
 
 def _prefetch_text(product: Product, grid: Grid, vector: int) -> str:

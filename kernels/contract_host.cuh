@@ -1,6 +1,7 @@
 // rf_contract for one core: a tile of registers goes through panels of B that lie in the order in
-// which they are read. What does not lie so, and rows that are no floats, are brought into the
-// arena first.
+// which they are read. A few rows of A are copied before they are multiplied: what is convolved
+// lies in short runs, and rows of 4 KB or its multiples would push each other out of the nearest
+// cache.
 #if !defined(RF_SIMT)
 struct rf_plain {};
 template <class P>
@@ -24,122 +25,120 @@ RF_DEVICE rf_vector rf_floats(const T* from) {
   return T::template widened<RF_WIDTH>(from);
 }
 
-// K is worked off in chunks whose part of a panel stays in the nearest cache: several short
-// segments, or a piece of a long one.
+// Floats of K that are copied at once, and from one such row to the next.
+enum { RF_CHUNK = 384, RF_PITCH = RF_CHUNK + 16, RF_COPIED_ROWS = 12 };
+
+// What is copied at once of each row: several short segments, or a piece of a long one.
 template <class P>
 struct rf_chunks {
-  static constexpr int DEEPEST = 384;
-  static constexpr int SEGMENTS = P::LENGTH >= DEEPEST ? 1 : (DEEPEST + P::LENGTH - 1) / P::LENGTH;
-  static constexpr int PIECES = (P::LENGTH + DEEPEST - 1) / DEEPEST;
+  static constexpr int MOST = RF_CHUNK / P::LENGTH > 1 ? RF_CHUNK / P::LENGTH : 1;
+  static constexpr int TURNS = (P::SEGMENTS + MOST - 1) / MOST;
+  static constexpr int SEGMENTS = (P::SEGMENTS + TURNS - 1) / TURNS;
+  static constexpr int PIECES = (P::LENGTH + RF_CHUNK - 1) / RF_CHUNK;
   static constexpr int LENGTH = (P::LENGTH + PIECES - 1) / PIECES;
 };
 
-// ROWS x (2 vectors) of the output stay in registers for a chunk; `runs` points at the first row's
-// runs. Without `first` the sums go on from what an earlier chunk left in `out`. A single row has
-// several sums side by side, for each addition waits for the one before.
-template <class P, int PITCH, int ROWS, class W>
-RF_DEVICE void rf_register_tile(const float* const* runs, int segments, int start, int length,
-                                const W* panel, float* out, int out_pitch, bool first) {
-  constexpr int CHAINS = ROWS == 1 ? 4 : 1;
-  rf_vector sums[ROWS * CHAINS][2] = {};
+// ROWS x (2 vectors) of the output stay in registers for a chunk. Without `first` the sums go on
+// from what an earlier chunk left in `out`. A row or two have several sums side by side, for each
+// addition waits for the one before.
+template <int ROWS, class W>
+RF_DEVICE void rf_register_tile(const float* a, int length, const W* panel, float* out,
+                                int out_pitch, bool first) {
+  constexpr int CHAINS = ROWS < 3 ? 4 / ROWS : 1;
+  rf_vector sums[CHAINS][ROWS][2] = {};
   RF_UNROLL
   for (int r = 0; r < ROWS; ++r) {
     const float* row = out + r * out_pitch;
-    if (!first) sums[r][0] = *(const rf_vector*)row;
-    if (!first) sums[r][1] = *(const rf_vector*)(row + RF_WIDTH);
+    if (!first) sums[0][r][0] = *(const rf_vector*)row;
+    if (!first) sums[0][r][1] = *(const rf_vector*)(row + RF_WIDTH);
   }
-  for (int s = 0; s < segments; ++s) {
-    const float* a[ROWS];
+  int k = 0;
+  for (; k + CHAINS <= length; k += CHAINS) {
     RF_UNROLL
-    for (int r = 0; r < ROWS; ++r) a[r] = runs[s * PITCH + r] + (rf_size)start * P::STEP;
-    int k = 0;
-    for (; CHAINS > 1 && k + CHAINS <= length; k += CHAINS) {
-      RF_UNROLL
-      for (int c = 0; c < CHAINS; ++c) {
-        const rf_vector value = a[0][(rf_size)(k + c) * P::STEP] - rf_vector{};
-        sums[c][0] += value * rf_floats(panel);
-        sums[c][1] += value * rf_floats(panel + RF_WIDTH);
-        panel += RF_PANEL;
-      }
-    }
-    for (; k < length; ++k) {
+    for (int c = 0; c < CHAINS; ++c) {
       const rf_vector b0 = rf_floats(panel), b1 = rf_floats(panel + RF_WIDTH);
       RF_UNROLL
       for (int r = 0; r < ROWS; ++r) {
         // minus zero, not plus zero: that is exact, and compilers know it
-        const rf_vector value = a[r][(rf_size)k * P::STEP] - rf_vector{};
-        sums[r][0] += value * b0;
-        sums[r][1] += value * b1;
+        const rf_vector value = a[r * RF_PITCH + k + c] - rf_vector{};
+        sums[c][r][0] += value * b0;
+        sums[c][r][1] += value * b1;
       }
       panel += RF_PANEL;
     }
   }
-  RF_UNROLL
-  for (int c = 1; c < CHAINS; ++c) {
-    sums[0][0] += sums[c][0];
-    sums[0][1] += sums[c][1];
+  for (; CHAINS > 1 && k < length; ++k) {
+    const rf_vector b0 = rf_floats(panel), b1 = rf_floats(panel + RF_WIDTH);
+    RF_UNROLL
+    for (int r = 0; r < ROWS; ++r) {
+      const rf_vector value = a[r * RF_PITCH + k] - rf_vector{};
+      sums[0][r][0] += value * b0;
+      sums[0][r][1] += value * b1;
+    }
+    panel += RF_PANEL;
   }
   RF_UNROLL
   for (int r = 0; r < ROWS; ++r) {
-    *(rf_vector*)(out + r * out_pitch) = sums[r][0];
-    *(rf_vector*)(out + r * out_pitch + RF_WIDTH) = sums[r][1];
+    RF_UNROLL
+    for (int c = 1; c < CHAINS; ++c) {
+      sums[0][r][0] += sums[c][r][0];
+      sums[0][r][1] += sums[c][r][1];
+    }
+    *(rf_vector*)(out + r * out_pitch) = sums[0][r][0];
+    *(rf_vector*)(out + r * out_pitch + RF_WIDTH) = sums[0][r][1];
   }
 }
 
-template <class P, int PITCH, int ROWS, class W>
-static __attribute__((noinline)) void rf_row_block(const float* const* runs, int segments,
-                                                   int start, int length, const W* panel,
+template <int ROWS, class W>
+static __attribute__((noinline)) void rf_row_block(const float* a, int length, const W* panel,
                                                    float* out, int out_pitch, bool first) {
   for (int column = 0; column < RF_PANEL; column += 2 * RF_WIDTH)
-    rf_register_tile<P, PITCH, ROWS>(runs, segments, start, length, panel + column, out + column,
-                                     out_pitch, first);
+    rf_register_tile<ROWS>(a, length, panel + column, out + column, out_pitch, first);
 }
 
-// One chunk of K for one panel: all rows of the tile.
-template <class P, int PITCH, class W>
-RF_DEVICE void rf_panel_chunk(const float* const* runs, int segments, int start, int length,
-                              const W* panel, float* out, int out_pitch, int rows, bool first) {
-  int m = 0;
-  for (; m + RF_ROWS <= rows; m += RF_ROWS)
-    rf_row_block<P, PITCH, RF_ROWS>(runs + m, segments, start, length, panel, out + m * out_pitch,
-                                    out_pitch, first);
-  for (; m + 4 <= rows; m += 4)
-    rf_row_block<P, PITCH, 4>(runs + m, segments, start, length, panel, out + m * out_pitch,
-                              out_pitch, first);
-  for (; m < rows; ++m)
-    rf_row_block<P, PITCH, 1>(runs + m, segments, start, length, panel, out + m * out_pitch,
-                              out_pitch, first);
+// Rows are cut into blocks of nearly the same size, which are two sizes at most.
+RF_DEVICE constexpr int rf_first_block(int rows) {
+  const int blocks = (rows + RF_ROWS - 1) / RF_ROWS;
+  return blocks ? (rows + blocks - 1) / blocks : 0;
+}
+RF_DEVICE constexpr bool rf_has_block(int rows, int size) {
+  const int blocks = (rows + RF_ROWS - 1) / RF_ROWS;
+  return blocks && (size == rows / blocks || size == rf_first_block(rows));
 }
 
-// What the loops see of a problem. Rows that are no floats, or many short runs, are brought
-// together in the arena first, and are one run then.
-template <class P>
-struct rf_gathered {
-  static constexpr bool IS_FLOAT = sizeof(typename P::A) == 4;
-  static constexpr bool IS_COPY = !IS_FLOAT || (P::SEGMENTS > 1 && P::LENGTH < 8);
-  static constexpr int K = P::K, SEGMENTS = IS_COPY ? 1 : P::SEGMENTS;
-  static constexpr int LENGTH = K / SEGMENTS, STEP = IS_COPY ? 1 : P::STEP;
-};
+// The block of so many rows, out of those that tiles of BM out of M rows have.
+template <int M, int BM, int ROWS = RF_ROWS, class W>
+RF_DEVICE void rf_block_of(int rows, const float* a, int length, const W* panel, float* out,
+                           int out_pitch, bool first) {
+  if constexpr ((M >= BM && rf_has_block(BM, ROWS)) || rf_has_block(M % BM, ROWS))
+    if (rows == ROWS) return rf_row_block<ROWS>(a, length, panel, out, out_pitch, first);
+  if constexpr (ROWS > 1)
+    rf_block_of<M, BM, ROWS - 1>(rows, a, length, panel, out, out_pitch, first);
+}
 
 // Where the runs of each row start.
 template <class P, int BM, class R>
-RF_DEVICE void rf_find_runs(R row, int m0, int rows, const float** runs, float* gathered) {
-  static const float zeros[P::STEP == 1 ? P::LENGTH : 1] = {};
-  if constexpr (rf_gathered<P>::IS_COPY) {
-    for (int m = 0; m < rows; ++m) {
-      float* to = gathered + (rf_size)m * P::K;
-      runs[m] = to;
-      for (int s = 0; s < P::SEGMENTS; ++s, to += P::LENGTH) {
-        const auto* run = row(m0 + m, s);
-        for (int k = 0; k < P::LENGTH; ++k) to[k] = run ? (float)run[(rf_size)k * P::STEP] : 0.0f;
-      }
+RF_DEVICE void rf_find_runs(R row, int m0, int rows, const typename P::A** runs) {
+  static const typename P::A zeros[P::STEP == 1 ? P::LENGTH : 1] = {};
+  for (int m = 0; m < rows; ++m) {
+    _Pragma("GCC unroll 64") for (int s = 0; s < P::SEGMENTS; ++s) {
+      const auto* run = row(m0 + m, s);
+      runs[s * BM + m] = run ? run : zeros;
     }
-  } else {
-    for (int s = 0; s < P::SEGMENTS; ++s) {
-      for (int m = 0; m < rows; ++m) {
-        const float* run = row(m0 + m, s);
-        runs[s * BM + m] = run ? run : zeros;
-      }
+  }
+}
+
+template <class P, int BM>
+RF_DEVICE void rf_copy_rows(const typename P::A* const* runs, int rows, int segments, int start,
+                            int length, float* to) {
+  constexpr bool IS_WHOLE = rf_chunks<P>::PIECES == 1;
+  for (int s = 0; s < segments; ++s) {
+    for (int m = 0; m < rows; ++m) {
+      const auto* from = runs[s * BM + m] + (rf_size)start * P::STEP;
+      float* row = to + m * RF_PITCH + s * P::LENGTH;
+      const int count = IS_WHOLE ? P::LENGTH : length;
+      RF_VECTOR_LOOP
+      for (int k = 0; k < count; ++k) row[k] = (float)from[(rf_size)k * P::STEP];
     }
   }
 }
@@ -158,38 +157,51 @@ RF_DEVICE void rf_pack_columns(B b, int n0, int columns, float* packing) {
   }
 }
 
+template <int COLUMNS, class S>
+RF_DEVICE void rf_store_row(S store, int m, int n0, const float* sums) {
+  RF_VECTOR_LOOP
+  for (int n = 0; n < COLUMNS; ++n) store(m, n0 + n, sums[n]);
+}
+
 template <class P, class TILE, class HOW, class R, class B, class S>
 RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S store) {
-  constexpr int BM = TILE::BM, BN = TILE::BN;
-  using F = rf_gathered<P>;
+  constexpr int BM = TILE::BM, BN = TILE::BN, LAST = P::N % BN;
   const int m0 = tile_m * BM, n0 = tile_n * BN;
   const int rows = rf_least(BM, P::M - m0), columns = rf_least(BN, P::N - n0);
-  float* sums = reinterpret_cast<float*>(arena);                // [BM][BN]
-  const float** runs = (const float**)(sums + BM * BN);         // [SEGMENTS][BM]
-  float* packing = (float*)(runs + (rf_size)P::SEGMENTS * BM);  // [BN / RF_PANEL][K][RF_PANEL]
-  rf_find_runs<P, BM>(row, m0, rows, runs, packing + (B::IS_WIDE ? 0 : (rf_size)BN * P::K));
+  float* sums = reinterpret_cast<float*>(arena);  // [BM][BN]
+  float* copied = sums + BM * BN;                 // [RF_ROWS][RF_PITCH]
+  const auto** runs =
+      (const typename P::A**)(copied + RF_COPIED_ROWS * RF_PITCH);  // [SEGMENTS][BM]
+  float* packing = (float*)(runs + (rf_size)P::SEGMENTS * BM);      // [BN / RF_PANEL][K][RF_PANEL]
+  rf_find_runs<P, BM>(row, m0, rows, runs);
   if (!B::IS_WIDE) rf_pack_columns<P>(b, n0, columns, packing);
-  using C = rf_chunks<F>;
-  for (int s = 0; s < F::SEGMENTS; s += C::SEGMENTS) {
-    const int segments = rf_least(C::SEGMENTS, F::SEGMENTS - s);
-    for (int k = 0; k < F::LENGTH; k += C::LENGTH) {
-      const int length = rf_least(C::LENGTH, F::LENGTH - k);
-      for (int column = 0; column < columns; column += RF_PANEL) {
-        const rf_size at = ((rf_size)s * F::LENGTH + k) * RF_PANEL;
-        const auto panel_chunk = [&](const auto* panel) {
-          rf_panel_chunk<F, BM>(runs + s * BM, segments, k, length, panel + at, sums + column, BN,
-                                rows, s == 0 && k == 0);
-        };
-        if constexpr (B::IS_WIDE)
-          panel_chunk(B::panel(b, (n0 + column) / RF_PANEL));
-        else
-          panel_chunk(packing + (rf_size)(column / RF_PANEL) * P::K * RF_PANEL);
+  using C = rf_chunks<P>;
+  for (int s = 0; s < P::SEGMENTS; s += C::SEGMENTS) {
+    const int segments = rf_least(C::SEGMENTS, P::SEGMENTS - s);
+    for (int k = 0; k < P::LENGTH; k += C::LENGTH) {
+      const int length = rf_least(C::LENGTH, P::LENGTH - k);
+      const bool is_first = s == 0 && k == 0;
+      const bool is_last = s + C::SEGMENTS >= P::SEGMENTS && k + C::LENGTH >= P::LENGTH;
+      for (int m = 0, count; m < rows; m += count) {
+        count = rf_first_block(rows - m);
+        rf_copy_rows<P, BM>(runs + s * BM + m, count, segments, k, length, copied);
+        for (int column = 0; column < columns; column += RF_PANEL) {
+          const rf_size at = ((rf_size)s * P::LENGTH + k) * RF_PANEL;
+          const auto block = [&](const auto* panel) {
+            rf_block_of<P::M, BM>(count, copied, segments * length, panel + at,
+                                  sums + m * BN + column, BN, is_first);
+          };
+          if constexpr (B::IS_WIDE)
+            block(B::panel(b, (n0 + column) / RF_PANEL));
+          else
+            block(packing + (rf_size)(column / RF_PANEL) * P::K * RF_PANEL);
+        }
+        for (int r = m; is_last && r < m + count; ++r) {
+          if (P::N >= BN && columns == BN) rf_store_row<BN>(store, m0 + r, n0, sums + r * BN);
+          if (LAST && columns == LAST) rf_store_row<LAST>(store, m0 + r, n0, sums + r * BN);
+        }
       }
     }
-  }
-  for (int m = 0; m < rows; ++m) {
-    RF_VECTOR_LOOP
-    for (int n = 0; n < columns; ++n) store(m0 + m, n0 + n, sums[m * BN + n]);
   }
 }
 

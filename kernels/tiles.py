@@ -31,7 +31,7 @@ class Tile:
     stages: int
 
 
-_ON_A_CORE = ((64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (16, 32))
+_ON_A_CORE = ((64, 128), (64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (16, 32))
 HOST_TILES = tuple(Tile(m, n, 8, 2) for m, n in _ON_A_CORE)
 # The chunks of a stage are a multiple of the warps that share a place.
 TILES = (
