@@ -19,7 +19,7 @@ from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.regions import Boxes
 from ramforge.compiler.expressions.terms import Load
 from ramforge.compiler.expressions.text import Writer
-from ramforge.compiler.ir import Array, DType, Tensor
+from ramforge.compiler.ir import Array, Tensor
 from ramforge.compiler.registry import Family, register_family
 from ramforge.compiler.rprogram import Body, Candidate, Design, Packing, TaskCost
 from ramforge.kernels import space
