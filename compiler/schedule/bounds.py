@@ -13,12 +13,13 @@ from ramforge.compiler.device import vdevices
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.computation import Computation, Scores, computation_of
-from ramforge.compiler.expressions.rows import as_row
 from ramforge.compiler.expressions.terms import Apply, Expr
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.schedule.arrangement import dependencies
 from ramforge.compiler.schedule.search import Search
 from ramforge.compiler.schedule.selection import Options
+
+_FACTORS = {"tf32": "tf32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ class Bounds:
 
     @property
     def floor_ns(self) -> float:
-        """All arithmetic at the device's peak rate, or each constant, input and output once through
-        its memory, whatever takes longer; and one launch. It knows nothing of an L2 that is still
-        warm from the run before.
+        """All arithmetic at the peak rate of the device's products, or each constant, input and
+        output once through its memory, whatever takes longer; and one launch. It knows nothing of
+        an L2 that is still warm from the run before.
         """
         return self.launch_ns + max(self.flops_ns, self.bytes_ns)
 
@@ -46,6 +47,7 @@ def bounds(search: Search) -> Bounds:
     target = search.target
     flops, moved = useful_flops(search.graph), moved_bytes(search.graph)
     rate = target.sms * target.fp32_flops_per_cycle_per_sm * target.clock_mhz * 1e-3
+    rate *= target.speedup(_FACTORS.get(target.precision, ""))
     path_ns, chain = _critical_path(search)
     return Bounds(
         flops,
@@ -64,9 +66,6 @@ def useful_flops(graph: Graph) -> float:
     for node in graph.nodes:
         computation = computation_of(node)
         size = graph.tensor(node.outputs[0]).size
-        if computation.is_row:
-            found += size * _row_operations(as_row(computation))
-            continue
         finish = 0 if computation.finish is None else _operations(computation.finish)
         combine = 0 if computation.is_map else 1
         found += _positions(computation, size) * (_operations(computation.value) + combine)
@@ -74,12 +73,6 @@ def useful_flops(graph: Graph) -> float:
         if computation.scores is not None:
             found += _scores_flops(computation, computation.scores)
     return found
-
-
-def _row_operations(row: Computation) -> int:
-    """For each element: what several folds have in common is worked out once."""
-    parts = {part for expr in row.expressions() for part in expr.walk()}
-    return len(row.folds) + sum(isinstance(p, Apply) and p.dtype.is_float for p in parts)
 
 
 def _scores_flops(computation: Computation, scores: Scores) -> float:
@@ -115,7 +108,11 @@ def _positions(computation: Computation, size: int) -> int:
 
 
 def _operations(expr: Expr) -> int:
-    return sum(isinstance(part, Apply) and part.dtype.is_float for part in expr.walk())
+    """Without those that widen or narrow a number."""
+    return sum(
+        isinstance(part, Apply) and part.dtype.is_float and part.name != "cast"
+        for part in expr.walk()
+    )
 
 
 def _critical_path(search: Search) -> tuple[float, tuple[int, ...]]:

@@ -77,7 +77,7 @@ def figures(model: Path, target: str, threads: int, rounds: int, folder: Path) -
         marks.append(time.perf_counter())
         peak = peak_bytes()
         worst, reference = _compared(model, artifact, inputs, outputs)
-        nodes, levels = _size(model)
+        nodes, levels = size_of(model)
         schedule = artifact.manifest["schedule"]
         found = Figures(
             nodes=nodes,
@@ -119,7 +119,7 @@ def _compared(
     return max(found, key=lambda item: (not item.ok, item.share / (item.tolerance or 1.0))), kind
 
 
-def _size(model: Path) -> tuple[int, int]:
+def size_of(model: Path) -> tuple[int, int]:
     """The nodes of a model but for constants, and how many depend on each other at most."""
     nodes = onnx.load(model, load_external_data=False).graph.node
     depth: dict[str, int] = {}

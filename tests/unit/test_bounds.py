@@ -70,6 +70,20 @@ def test_the_floor_is_one_launch_and_what_takes_longer_of_arithmetic_and_memory(
     assert thick.floor_ns == pytest.approx(TARGET.launch_ns + 2 * 9999 * 512 * 512 / peak)
 
 
+def test_products_of_halves_are_the_same_work_at_a_higher_rate() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]>'
+        "g (float[9999, 512] x) => (float[9999, 512] y) { y = MatMul(x, w) }"
+    )
+    weight = np.ones((512, 512), dtype=np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    target = TARGET.with_precision("fp16")
+    graph = optimise(import_model(model), "fp16")
+    limits, whole = bounds(search(lower(graph, target), COST)), bounds(searched(model))
+    assert limits.flops == whole.flops
+    assert limits.flops_ns == pytest.approx(whole.flops_ns / target.speedup("float16"))
+
+
 def test_of_a_table_only_the_rows_that_can_be_read_are_moved() -> None:
     limits = bounds(
         of_text("g (int64[4] i) => (float[4, 8] y) { y = Gather<axis=0>(t, i) }", t=(1000, 8))
