@@ -13,6 +13,7 @@ from ramforge.compiler.device import vdevices
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.computation import Computation, Scores, computation_of
+from ramforge.compiler.expressions.rows import as_row
 from ramforge.compiler.expressions.terms import Apply, Expr
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.schedule.arrangement import dependencies
@@ -66,6 +67,9 @@ def useful_flops(graph: Graph) -> float:
     for node in graph.nodes:
         computation = computation_of(node)
         size = graph.tensor(node.outputs[0]).size
+        if computation.is_row:
+            found += size * _row_operations(as_row(computation))
+            continue
         finish = 0 if computation.finish is None else _operations(computation.finish)
         combine = 0 if computation.is_map else 1
         found += _positions(computation, size) * (_operations(computation.value) + combine)
@@ -73,6 +77,12 @@ def useful_flops(graph: Graph) -> float:
         if computation.scores is not None:
             found += _scores_flops(computation, computation.scores)
     return found
+
+
+def _row_operations(row: Computation) -> int:
+    """For each element: what several folds have in common is worked out once."""
+    parts = {part for expr in row.expressions() for part in expr.walk()}
+    return len(row.folds) + sum(isinstance(p, Apply) and p.dtype.is_float for p in parts)
 
 
 def _scores_flops(computation: Computation, scores: Scores) -> float:
