@@ -1,5 +1,5 @@
-"""The contract family: tiles of a matrix product. MatMul, Gemm and every convolution with real
-channels. Constant operands are packed into panels when the model is compiled.
+"""The contract family: tiles of a matrix product, of floats or of bytes. MatMul, Gemm and every
+convolution with real channels. Constant operands are packed into panels when the model is compiled.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ramforge.kernels.product import Product, take_apart, vector_of
 from ramforge.kernels.tiles import PANEL, Grid, grids
 
 _COPIED_BYTES = 4 * 12 * 400  # RF_COPIED_ROWS x RF_PITCH floats in contract_host.cuh
+_BYTES_OF_A_LANE = 4  # of K: what a core multiplies for one sum at once
 
 
 def fits(placed: Placed) -> bool:
@@ -51,7 +52,8 @@ def _candidate(product: Product, grid: Grid, target: Target) -> Candidate:
         weights / grid.tasks,
         grid.efficiency * target.speedup(grid.math.factors),
     )
-    lanes = 1 if target.is_host else vector_of(product.b)
+    on_a_core = _BYTES_OF_A_LANE if product.is_of_bytes else 1
+    lanes = on_a_core if target.is_host else vector_of(product.b)
     make = functools.cache(functools.partial(_design, product, grid, cost, lanes))
     return Candidate(grid.tasks, cost, grid.arena_bytes, make, grid.registers)
 
@@ -143,9 +145,18 @@ def _body(product: Product, grid: Grid, vector: int) -> Body:
 
 def _host_arena_bytes(product: Product, grid: Grid, vector: int) -> int:
     """Sums, some rows of A, and where runs start; B where it is not read in place."""
+    if product.is_of_bytes:
+        return _host_arena_of_bytes(product, grid, vector)
     tile, segments = grid.tile, space.size_of(product.segments)
     needed = 4 * tile.m * tile.n + _COPIED_BYTES + 8 * segments * tile.m
     return needed if vector == 1 else needed + 4 * product.k * tile.n
+
+
+def _host_arena_of_bytes(product: Product, grid: Grid, vector: int) -> int:
+    """Sums, one row of what they are off by, and A gathered; B where it is not read in place."""
+    tile, deep = grid.tile, -(-product.k // _BYTES_OF_A_LANE) * _BYTES_OF_A_LANE
+    needed = 4 * (tile.m + 1) * tile.n + deep * tile.m
+    return needed if vector == _BYTES_OF_A_LANE else needed + deep * tile.n
 
 
 def _prefetch_text(product: Product, grid: Grid, vector: int) -> str:
@@ -186,7 +197,7 @@ def _text(product: Product, grid: Grid, vector: int) -> str:
         *space.indent(_row_lines(product, dict(names)), 6),
         "    },",
         *space.indent(_source_lines(product, dict(names), vector), 4),
-        "    RF_LAMBDA(int m, int n, float sum) {",
+        f"    RF_LAMBDA(int m, int n, {product.sum_type} sum) {{",
         *space.indent(_store_lines(product, dict(names)), 6),
         "    });",
     ]
@@ -196,8 +207,10 @@ def _text(product: Product, grid: Grid, vector: int) -> str:
 def _problem(product: Product) -> str:
     numbers = (product.m, product.n, space.size_of(product.segments), product.length, product.step)
     parts = [product.a.dtype.c_name, *map(str, numbers), str(product.together)]
-    if product.is_mixed:
+    if product.is_mixed or product.fill:
         parts.append(product.b.dtype.c_name)
+    if product.fill:
+        parts.append(str(product.fill))
     return f"rf_problem<{', '.join(parts)}>"
 
 

@@ -13,15 +13,29 @@ struct rf_stage {
   static constexpr int A_CHUNKS = DEPTH / P::VECTOR_A, B_CHUNKS = DEPTH / P::VECTOR_B;
 };
 
-// Some neighbours along K, up to a chunk, to where they belong in a stage.
 template <class T, int COUNT>
+struct alignas(COUNT * sizeof(T) < 16 ? COUNT * sizeof(T) : 16) rf_numbers {
+  T of[COUNT];
+};
+
+// Some neighbours along K, up to a chunk, to where they belong in a stage. FILL is there otherwise.
+template <class T, int COUNT, int FILL = 0>
 RF_DEVICE void rf_bring(rf_chunk* stage, int chunk, int place, const T* from, bool present) {
   T* to = reinterpret_cast<T*>(stage + chunk) + place;
+  if constexpr (FILL != 0) {
+    if (!present) {
+      rf_numbers<T, COUNT> filled;
+      RF_UNROLL
+      for (int i = 0; i < COUNT; ++i) filled.of[i] = (T)FILL;
+      *reinterpret_cast<rf_numbers<T, COUNT>*>(to) = filled;
+      return;
+    }
+  }
   if (COUNT * sizeof(T) >= 4) {
     rf_copy<COUNT * sizeof(T) >= 4 ? COUNT * (int)sizeof(T) : 4>(to, from, present);
   } else {
-    *to = T{};
-    if (present) *to = *from;
+    RF_UNROLL
+    for (int i = 0; i < COUNT; ++i) to[i] = present ? from[i] : T{};
   }
 }
 
@@ -59,7 +73,8 @@ struct rf_loader_a {
       if (TILE::BM % STRIDE && m >= TILE::BM) break;
       const T* from = runs[i] + (rf_size)position * P::STEP;
       const int chunk = column / P::VECTOR_A * TILE::PITCH_A + m;
-      rf_bring<T, COUNT>(stage, chunk, column % P::VECTOR_A, from, runs[i] != nullptr);
+      const bool present = runs[i] != nullptr;
+      rf_bring<T, COUNT, P::FILL>(stage, chunk, column % P::VECTOR_A, from, present);
     }
     position += DEPTH;
     if (position < P::LENGTH) return;
@@ -163,11 +178,6 @@ struct rf_warp_place {
   }
 };
 
-template <class T, int COUNT>
-struct alignas(COUNT * sizeof(T) < 16 ? COUNT * sizeof(T) : 16) rf_numbers {
-  T of[COUNT];
-};
-
 // Four of K, number `step` of a row or column whose chunks stand PITCH apart.
 template <class T, int PITCH>
 RF_DEVICE rf_numbers<float, 4> rf_read_four(const rf_chunk* at, int step) {
@@ -184,6 +194,7 @@ RF_DEVICE rf_numbers<float, 4> rf_read_four(const rf_chunk* at, int step) {
 // chunks.
 template <class TILE, bool IS_PACKED, class A = float, class B = float>
 struct rf_plain_sums {
+  using Sum = float;
   static constexpr int ROWS = TILE::WM / 4, COLUMNS = TILE::WN / 8;
   static constexpr int COUNT = ROWS * COLUMNS;
   rf_warp_place<TILE> place;
@@ -218,10 +229,11 @@ struct rf_plain_sums {
 // The same by products of small matrices, two chunks at a time.
 template <class TILE, bool IS_PACKED, rf_factors FACTORS>
 struct rf_matrix_sums {
+  using Sum = typename rf_sum_of<FACTORS>::type;
   static constexpr int ROWS = TILE::WM / 16, COLUMNS = TILE::WN / 8;
   static constexpr int COUNT = ROWS * COLUMNS * 4;
   rf_warp_place<TILE> place;
-  float sums[ROWS][COLUMNS][4] = {};
+  Sum sums[ROWS][COLUMNS][4] = {};
 
   RF_MEMBER int m(int i) const {
     return place.m + i / 4 / COLUMNS * 16 + i % 4 / 2 * 8 + place.lane / 4;
@@ -229,7 +241,7 @@ struct rf_matrix_sums {
   RF_MEMBER int n(int i) const {
     return place.n + i / 4 % COLUMNS * 8 + place.lane % 4 * 2 + i % 2;
   }
-  RF_MEMBER float& sum(int i) { return sums[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4]; }
+  RF_MEMBER Sum& sum(int i) { return sums[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4]; }
 
   RF_DEVICE void round(unsigned (&parts)[4]) {
     RF_UNROLL
@@ -282,7 +294,8 @@ template <class TILE, class SUMS>
 RF_DEVICE void rf_gather_sums(char* arena, SUMS& own) {
   if (TILE::WARPS_K == 1) return;
   constexpr int SHARE = TILE::WARPS_M * TILE::WARPS_N * 32;
-  float* parts = reinterpret_cast<float*>(arena) + (int)threadIdx.x % SHARE;
+  using Sum = typename SUMS::Sum;
+  Sum* parts = reinterpret_cast<Sum*>(arena) + (int)threadIdx.x % SHARE;
   rf_copies_wait<0>();
   rf_sync();
   RF_UNROLL
@@ -340,12 +353,28 @@ RF_DEVICE void rf_contract(char* arena, int tile_m, int tile_n, R row, B b, S st
   }
 }
 
+template <class A, class B, int COUNT>
+RF_DEVICE void rf_add_products(float& sum, const rf_numbers<A, COUNT>& a,
+                               const rf_numbers<B, COUNT>& b) {
+  RF_UNROLL
+  for (int i = 0; i < COUNT; ++i) sum += (float)a.of[i] * (float)b.of[i];
+}
+template <class A, class B, int COUNT>
+RF_DEVICE void rf_add_products(int& sum, const rf_numbers<A, COUNT>& a,
+                               const rf_numbers<B, COUNT>& b) {
+  RF_UNROLL
+  for (int i = 0; i < COUNT / 4; ++i)
+    sum = rf_dot<A, B>(reinterpret_cast<const unsigned*>(a.of)[i],
+                       reinterpret_cast<const unsigned*>(b.of)[i], sum);
+}
+
 // A few rows only: nothing is worth a place in the arena but the sums. Each warp goes over its own
 // part of K, a lane for each column of PANELS panels, and has BATCH loads of weights under way.
 template <class P, int PANELS, class R, class B, class S>
 RF_DEVICE void rf_contract_few(char* arena, int tile_n, R row, B b, S store) {
   constexpr int WARPS = RF_THREADS / 32, BATCH = 8 / PANELS, VECTOR = P::VECTOR_B;
   constexpr int COLUMNS = PANELS * RF_PANEL, ALL_PANELS = (P::N + RF_PANEL - 1) / RF_PANEL;
+  using Sum = typename P::Sum;
   using vector = rf_numbers<typename P::B, VECTOR>;
   using numbers = rf_numbers<typename P::A, VECTOR>;
   const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
@@ -355,7 +384,7 @@ RF_DEVICE void rf_contract_few(char* arena, int tile_n, R row, B b, S store) {
     const int panel = rf_least(tile_n * PANELS + p, ALL_PANELS - 1);
     columns[p] = reinterpret_cast<const vector*>(B::panel(b, panel)) + lane;
   }
-  float sums[PANELS][P::M] = {};
+  Sum sums[PANELS][P::M] = {};
   RF_NO_UNROLL
   for (int first = warp; first < B::DEPTH; first += WARPS * BATCH) {
     vector weights[BATCH][PANELS];
@@ -375,15 +404,11 @@ RF_DEVICE void rf_contract_few(char* arena, int tile_n, R row, B b, S store) {
         RF_GLOBAL(run);
         const numbers a = *reinterpret_cast<const numbers*>(run + k % P::LENGTH);
         RF_UNROLL
-        for (int p = 0; p < PANELS; ++p) {
-          RF_UNROLL
-          for (int v = 0; v < VECTOR; ++v)
-            sums[p][m] += (float)a.of[v] * (float)weights[i][p].of[v];
-        }
+        for (int p = 0; p < PANELS; ++p) rf_add_products(sums[p][m], a, weights[i][p]);
       }
     }
   }
-  float* parts = reinterpret_cast<float*>(arena);  // [WARPS][P::M][COLUMNS]
+  Sum* parts = reinterpret_cast<Sum*>(arena);  // [WARPS][P::M][COLUMNS]
   RF_UNROLL
   for (int p = 0; p < PANELS; ++p) {
     RF_UNROLL
@@ -392,7 +417,7 @@ RF_DEVICE void rf_contract_few(char* arena, int tile_n, R row, B b, S store) {
   }
   rf_sync();
   for (int i = (int)threadIdx.x; i < P::M * COLUMNS; i += RF_THREADS) {
-    float sum = 0.0f;
+    Sum sum = 0;
     RF_UNROLL
     for (int w = 0; w < WARPS; ++w) sum += parts[w * P::M * COLUMNS + i];
     const int n = tile_n * COLUMNS + i % COLUMNS;

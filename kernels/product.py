@@ -11,11 +11,14 @@ import math
 from dataclasses import dataclass
 
 from ramforge.compiler.expressions import index as ix
-from ramforge.compiler.expressions.computation import Roles, factors_of
+from ramforge.compiler.expressions.computation import SUM, Computation, Roles, factors_of, loaded
 from ramforge.compiler.expressions.index import Index, Var
 from ramforge.compiler.expressions.placed import Placed
-from ramforge.compiler.expressions.terms import Load
+from ramforge.compiler.expressions.terms import Apply, Load
+from ramforge.compiler.ir import DType
 from ramforge.kernels import space
+
+_BYTES = (DType.INT8, DType.UINT8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,20 @@ class Product:
         return self.a.dtype is not self.b.dtype
 
     @property
+    def is_of_bytes(self) -> bool:
+        return self.a.dtype in _BYTES
+
+    @property
+    def sum_type(self) -> str:
+        """What products are added up in, as C has it."""
+        return "int" if self.is_of_bytes else "float"
+
+    @property
+    def fill(self) -> int:
+        """What lies outside of the tensor of A; other than 0 only for bytes."""
+        return int(self.a.fill or 0) if self.a.loose_axes() else 0
+
+    @property
     def together(self) -> int:
         """Elements of a run of A that can be copied at once: 16 bytes of them, or fewer."""
         return self._together(self.a) if self.step == 1 else 1
@@ -99,10 +116,27 @@ def vector_of(load: Load) -> int:
     return 16 // load.dtype.itemsize
 
 
+def _factors(computation: Computation) -> tuple[Load, Load] | None:
+    return factors_of(computation) or _bytes_of(computation)
+
+
+def _bytes_of(computation: Computation) -> tuple[Load, Load] | None:
+    """The factors of a matrix product of bytes that is summed in int32."""
+    value = computation.value
+    if computation.kind != SUM or computation.roles is None or value.dtype is not DType.INT32:
+        return None
+    if not isinstance(value, Apply) or value.name != "mul":
+        return None
+    left, right = (loaded(arg) for arg in value.args)
+    if left is None or right is None or right.loose_axes():
+        return None
+    return (left, right) if left.dtype in _BYTES and right.dtype in _BYTES else None
+
+
 @functools.lru_cache(maxsize=4096)
 def take_apart(placed: Placed) -> Product | None:
     computation = placed.computation
-    loads = factors_of(computation)
+    loads = _factors(computation)
     if loads is None or computation.roles is None:
         return None
     if computation.reduction_size == 0:
@@ -113,7 +147,7 @@ def take_apart(placed: Placed) -> Product | None:
         placed, merged[name] = space.merge(placed, _ordered(placed, axes), name)
     folded = tuple(var for var in computation.reduction if var.size != 1)
     placed, folded = space.merge(placed, folded, "k")
-    again = factors_of(placed.computation)
+    again = _factors(placed.computation)
     assert again is not None
     a, b = again
     offset = ix.flatten(a.indices, placed.strides[a.slot])

@@ -67,11 +67,20 @@ _MATRIX = {
     "bfloat16": Math("rf_matrix<RF_BFLOAT16>", 16, 16, 2, "bfloat16"),
 }
 
+_SIGNS = {DType.INT8: "S8", DType.UINT8: "U8"}
+_BYTES = {
+    (a, b): Math(f"rf_matrix<RF_{_SIGNS[a]}_{_SIGNS[b]}>", 16, 16, 2, "int8")
+    for a in _SIGNS
+    for b in _SIGNS
+}
+
 
 def math_of(product: Product, target: Target) -> Math:
     """By the types of the factors; floats lose bits only where that is asked for. Factors of two
     types are made floats and multiplied one by one.
     """
+    if product.is_of_bytes:
+        return _BYTES[product.a.dtype, product.b.dtype]
     return WIDENED if product.is_mixed else math_for(product.a.dtype, target)
 
 
@@ -126,11 +135,13 @@ class Grid:
     @property
     def call(self) -> list[str]:
         """The primitive that makes a tile of ``problem``, and its first arguments, as C text."""
+        of_bytes = "_bytes" if self.sizes == (1, 1) else ""
         if self.is_few:
-            return [f"rf_contract_few<problem, {self.tile.n // PANEL}>(", "    arena, tile_n,"]
+            panels = self.tile.n // PANEL
+            return [f"rf_contract_few{of_bytes}<problem, {panels}>(", "    arena, tile_n,"]
         return [
             f"using tile = {self._template};",
-            f"rf_contract<problem, tile, {self.math.text}>(",
+            f"rf_contract{of_bytes}<problem, tile, {self.math.text}>(",
             "    arena, tile_m, tile_n,",
         ]
 
@@ -192,7 +203,7 @@ def _few(product: Product, target: Target) -> list[Grid]:
     """For a few rows and packed weights, one panel or two for each rTask."""
     if target.is_host or product.m > MOST_FEW_ROWS:
         return []
-    if not (product.is_packable and product.has_whole_chunks):
+    if not (product.is_packable and product.has_whole_chunks) or product.fill:
         return []
     found = []
     for panels in (2, 1):

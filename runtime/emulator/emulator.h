@@ -62,9 +62,9 @@ struct rf_emulator_copy {
 
 // What a lane brings to products of matrices, in the order of CUDA's mma.sync.
 struct rf_emulator_product {
-  int factors;  // 0 tf32, 1 float16, 2 bfloat16
+  int factors;  // as rf_factors
   int rows, columns;
-  float* sums;        // [rows][columns][4]
+  void* sums;         // [rows][columns][4]: int for bytes, otherwise float
   const unsigned* a;  // [rows][4]
   const unsigned* b;  // [columns][2]
 };
@@ -233,7 +233,7 @@ static inline void rf_emulator_load_matrices(unsigned* parts, const void* row) {
   for (int i = 0; i < 4; ++i) parts[i] = own.parts[i];
 }
 
-static inline void rf_emulator_multiply(int factors, int rows, int columns, float* sums,
+static inline void rf_emulator_multiply(int factors, int rows, int columns, void* sums,
                                         const unsigned* a, const unsigned* b) {
   rf_emulator_product own{factors, rows, columns, sums, a, b};
   rf_emulator_warp_collective(~0u, &own, rf_emulator_do_multiply);

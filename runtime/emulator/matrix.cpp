@@ -68,11 +68,24 @@ float half_value(unsigned half) {
   return sign ? -tiny : tiny;
 }
 
-// How many factors a register holds, and their values.
-int decode(int factors, unsigned bits, float* values) {
+constexpr int kBytes = 3;  // from here on factors are bytes: with a sign or without, of A and of B
+constexpr int kMost = 4;   // factors in a register
+
+// How many factors a register holds, and their values: as floats, which hold every sum of the
+// products of 32 bytes.
+int decode(int factors, bool is_a, unsigned bits, float* values) {
   if (factors == 0) {
     values[0] = float_of(bits & 0xffffe000u);
     return 1;
+  }
+  if (factors >= kBytes) {
+    const bool is_unsigned = (factors - kBytes) >> (is_a ? 1 : 0) & 1;
+    for (int i = 0; i < 4; ++i) {
+      const unsigned byte = bits >> (8 * i) & 0xffu;
+      values[i] = static_cast<float>(is_unsigned ? static_cast<int>(byte)
+                                                 : static_cast<int>(static_cast<int8_t>(byte)));
+    }
+    return 4;
   }
   for (int i = 0; i < 2; ++i) {
     const unsigned half = bits >> (16 * i) & 0xffffu;
@@ -81,15 +94,15 @@ int decode(int factors, unsigned bits, float* values) {
   return 2;
 }
 
-constexpr int kRows = 16, kColumns = 8, kDeepest = 16;
+constexpr int kRows = 16, kColumns = 8, kDeepest = 32;
 
 // Rows lane / 4 and that + 8, twice: the first and the last 16 bytes of K.
 int gather_a(const rf_emulator_product* const* lanes, int i, float (*a)[kDeepest]) {
   int each = 1;
   for (int lane = 0; lane < 32; ++lane) {
     for (int part = 0; part < 4; ++part) {
-      float values[2];
-      each = decode(lanes[0]->factors, lanes[lane]->a[i * 4 + part], values);
+      float values[kMost];
+      each = decode(lanes[0]->factors, true, lanes[lane]->a[i * 4 + part], values);
       float* to = a[lane / 4 + part % 2 * 8] + (part / 2 * 4 + lane % 4) * each;
       for (int v = 0; v < each; ++v) to[v] = values[v];
     }
@@ -100,8 +113,8 @@ int gather_a(const rf_emulator_product* const* lanes, int i, float (*a)[kDeepest
 void gather_b(const rf_emulator_product* const* lanes, int j, float (*b)[kColumns]) {
   for (int lane = 0; lane < 32; ++lane) {
     for (int part = 0; part < 2; ++part) {
-      float values[2];
-      const int each = decode(lanes[0]->factors, lanes[lane]->b[j * 2 + part], values);
+      float values[kMost];
+      const int each = decode(lanes[0]->factors, false, lanes[lane]->b[j * 2 + part], values);
       for (int v = 0; v < each; ++v) b[(part * 4 + lane % 4) * each + v][lane / 4] = values[v];
     }
   }
@@ -122,9 +135,14 @@ void add_products(const rf_emulator_product* const* lanes, int i, int j, const f
   gather_b(lanes, j, b);
   multiply(a, b, depth, found);
   for (int lane = 0; lane < 32; ++lane) {
-    float* sums = lanes[lane]->sums + (i * lanes[0]->columns + j) * 4;
-    for (int part = 0; part < 4; ++part)
-      sums[part] += found[lane / 4 + part / 2 * 8][lane % 4 * 2 + part % 2];
+    const int at = (i * lanes[0]->columns + j) * 4;
+    for (int part = 0; part < 4; ++part) {
+      const float sum = found[lane / 4 + part / 2 * 8][lane % 4 * 2 + part % 2];
+      if (lanes[0]->factors >= kBytes)
+        static_cast<int*>(lanes[lane]->sums)[at + part] += static_cast<int>(sum);
+      else
+        static_cast<float*>(lanes[lane]->sums)[at + part] += sum;
+    }
   }
 }
 

@@ -145,20 +145,38 @@ PRODUCT = """
 
 
 @pytest.mark.parametrize(
-    ("factors", "dtype"),
-    [("RF_TF32", np.float32), ("RF_FLOAT16", np.float16), ("RF_BFLOAT16", ml_dtypes.bfloat16)],
+    ("factors", "dtypes"),
+    [
+        ("RF_TF32", (np.float32, np.float32)),
+        ("RF_FLOAT16", (np.float16, np.float16)),
+        ("RF_BFLOAT16", (ml_dtypes.bfloat16, ml_dtypes.bfloat16)),
+        ("RF_S8_S8", (np.int8, np.int8)),
+        ("RF_S8_U8", (np.int8, np.uint8)),
+        ("RF_U8_S8", (np.uint8, np.int8)),
+        ("RF_U8_U8", (np.uint8, np.uint8)),
+    ],
 )
-def test_a_warp_multiplies_matrices(factors: str, dtype: Any) -> None:
+def test_a_warp_multiplies_matrices(factors: str, dtypes: tuple[Any, Any]) -> None:
     """Whole numbers, so that every sum is exact in whatever order it is made."""
-    depth = 32 // np.dtype(dtype).itemsize
+    kinds = [np.dtype(dtype) for dtype in dtypes]
+    depth, is_bytes = 32 // kinds[0].itemsize, kinds[0].itemsize == 1
+    total = np.dtype(np.int32 if is_bytes else np.float32)
     random = np.random.default_rng(3)
-    a, b = random.integers(-8, 9, (2, 16, depth)).astype(np.float32)
-    before = random.integers(-8, 9, (16, 16)).astype(np.float32)
-    chunks = [array.astype(dtype).reshape(16, 2, -1).transpose(1, 0, 2) for array in (a, b)]
-    given = np.ascontiguousarray(chunks).view(np.uint8).reshape(-1)
+    spans = [np.iinfo(kind) if is_bytes else None for kind in kinds]
+    a, b = (
+        random.integers(*((span.min, span.max + 1) if span else (-8, 9)), (16, depth)).astype(total)
+        for span in spans
+    )
+    before = random.integers(-8, 9, (16, 16)).astype(total)
+    chunks = [
+        array.astype(kind).reshape(16, 2, -1).transpose(1, 0, 2)
+        for array, kind in zip((a, b), kinds, strict=True)
+    ]
+    given = np.stack([np.ascontiguousarray(each).view(np.uint8) for each in chunks]).reshape(-1)
     out = before.copy()
     chunk = "struct rf_chunk { unsigned words[4]; };\n"
-    loaded = emulator(chunk + PRODUCT.replace("FACTORS", factors))
+    text = PRODUCT.replace("FACTORS", factors)
+    loaded = emulator(chunk + (text.replace("float", "int") if is_bytes else text))
     assert run(loaded, given, out, Order.RANDOM).ok
     assert np.array_equal(out, before + a @ b.T)
 
