@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE_FILES = $(shell find kernels runtime -type f \
 	\( -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) | sort)
 
-.PHONY: demo test lint types conformance fuzz mutants zoo gpu-check clean
+.PHONY: demo test lint types conformance fuzz mutants emulator zoo gpu-check clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/demo.stamp
@@ -41,6 +41,11 @@ zoo: $(VENV)/test.stamp
 # Do the random weights of the zoo show mistakes? docs/mutation.json and docs/MUTATION.md. An hour.
 mutants: $(VENV)/test.stamp
 	$(BIN)/python -m tests.mutation --report
+
+# Every kind of body, tile, odd size and precision in the emulator: half an hour. ONLY=rows for some.
+ONLY ?=
+emulator: $(VENV)/test.stamp
+	$(BIN)/python -m tests.emulator --only "$(ONLY)"
 
 # On the GPU machine the packages are the system's own, and only this one is installed: offline.
 gpu-check:

@@ -2,7 +2,7 @@
 emitted files.
 
 Memory starts poisoned (every float a NaN), so that whatever is read before it was written shows in
-the outputs.
+the outputs. What is written beyond a buffer is reported.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from ramforge.runtime.drivers import debug as debugging
 from ramforge.runtime.drivers.emulator import Emulator, EmulatorReport, Order, build
 
 POISON = 0xFF
+OVERRUN = 16  # the status of a run that wrote beyond a buffer
+_GUARD = 1 << 14  # bytes on either side of a buffer
 CLEAN = EmulatorReport(0, "", 0, "", 0)
 
 
@@ -77,13 +79,17 @@ class EmulatedDriver:
 
     def attempt(self, inputs: list[Array]) -> list[Array]:
         """Run once, whatever comes of it; how it went is in ``report``."""
-        workspace = _poisoned(self._artifact.manifest["memory"]["workspace_bytes"])
-        given = [np.array(array).reshape(-1).view(np.uint8) for array in inputs]
+        workspace = _Guarded("the workspace", self._artifact.manifest["memory"]["workspace_bytes"])
+        given = [
+            _Guarded(port.name, np.asarray(array).nbytes, np.asarray(array))
+            for port, array in zip(self._artifact.inputs, inputs, strict=True)
+        ]
         ports = self._artifact.results
-        taken = [_poisoned(int(np.prod(p.shape)) * p.numpy.itemsize) for p in ports]
+        taken = [_Guarded(p.name, int(np.prod(p.shape)) * p.numpy.itemsize) for p in ports]
+        spaces = [workspace.space, self._weights, *(each.space for each in (*given, *taken))]
         self.report = CLEAN
         for number, launch in enumerate(self._launches):
-            report = self._launch(number, launch, [workspace, self._weights, *given, *taken])
+            report = self._launch(number, launch, spaces)
             self.report = replace(
                 report,
                 races=self.report.races + report.races,
@@ -91,9 +97,13 @@ class EmulatedDriver:
             )
             if report.status:
                 break
+        overrun = [each.name for each in (workspace, *given, *taken) if not each.is_whole]
+        if overrun:
+            text = f"memory beside {', '.join(overrun)} was written"
+            self.report = replace(self.report, status=OVERRUN, message=text)
         return [
-            space.view(port.numpy)[: int(np.prod(port.shape))].reshape(port.shape)
-            for space, port in zip(taken, ports, strict=True)
+            each.space.view(port.numpy)[: int(np.prod(port.shape))].reshape(port.shape)
+            for each, port in zip(taken, ports, strict=True)
         ]
 
     def _launch(self, number: int, launch: dict[str, int], spaces: list[Array]) -> EmulatorReport:
@@ -114,8 +124,23 @@ class EmulatedDriver:
         """Nothing is held beyond the arrays."""
 
 
-def _poisoned(nbytes: int) -> Array:
-    return np.full(max(16, -(-nbytes // 16) * 16), POISON, dtype=np.uint8)
+class _Guarded:
+    """A buffer with poison on either side, and in it unless it is filled."""
+
+    def __init__(self, name: str, nbytes: int, content: Array | None = None) -> None:
+        self.name = name
+        room = max(16, -(-nbytes // 16) * 16)
+        self._all = np.full(_GUARD + room + _GUARD, POISON, dtype=np.uint8)
+        self._end = _GUARD + nbytes
+        self.space = self._all[_GUARD : _GUARD + room]
+        if content is not None:
+            self._all[_GUARD : self._end] = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing beside it was written."""
+        guards = self._all[:_GUARD], self._all[self._end :]
+        return all(bool((guard == POISON).all()) for guard in guards)
 
 
 def _data_of(artifact: Artifact) -> Array:
