@@ -2,7 +2,8 @@
 
 The order, and why:
 
-1. ``fold_batch_norm`` while convolutions and their weights are still ONNX nodes.
+1. ``fold_batch_norm`` and ``multiply_integers`` while convolutions and their weights are still ONNX
+   nodes.
 2. ``express``: from here on a node is what it computes.
 3. ``fold_constants``: what weights alone decide is decided now.
 4. ``assign_layouts`` before fusion, because a view that is cheap in one layout is not in another.
@@ -34,6 +35,7 @@ from ramforge.compiler.passes.express import express
 from ramforge.compiler.passes.fold_batch_norm import fold_batch_norm
 from ramforge.compiler.passes.fold_constants import fold_constants, fold_the_rest
 from ramforge.compiler.passes.fuse import absorb_finishes, inline_maps
+from ramforge.compiler.passes.multiply_integers import multiply_integers
 from ramforge.compiler.passes.split_reductions import split_reductions
 from ramforge.compiler.passes.store_factors import store_factors
 from ramforge.compiler.plan import Plan
@@ -52,6 +54,7 @@ Pass = Callable[[Graph], Graph]
 PASSES: tuple[Pass, ...] = (
     drop_dead,
     fold_batch_norm,
+    multiply_integers,
     express,
     drop_dead,
     fold_constants,

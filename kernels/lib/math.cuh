@@ -19,6 +19,11 @@ RF_DEVICE T rf_integer(F x) {
   const T most = (T)~least;
   const F limit = (F)((T)1 << (sizeof(T) * 8 - 2)) * (is_signed ? (F)2 : (F)4);
   const F low = is_signed ? -limit : (F)0;
+  if (sizeof(T) < 4) {  // all in one type, and no branches: loops over it become vector code
+    const F number = x == x ? x : (F)0;
+    const F bounded = number < (F)most ? number : (F)most;
+    return (T)(int)(bounded > (F)least ? bounded : (F)least);
+  }
   const bool fits = x > low && x < limit;
   const T whole = (T)(fits ? x : (F)0);
   return x >= limit ? most : (x <= low ? least : whole);

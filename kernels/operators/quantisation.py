@@ -33,6 +33,8 @@ def quantised(number: Expr, zero: Expr | None, dtype: DType, saturates: bool = T
     number = apply("round", number)
     if offset is not None:
         number = number + offset
+    if not dtype.is_stored_only:
+        return number.cast(dtype)  # which saturates
     least, most = limits(dtype)
     return terms.smaller(terms.larger(number, least), most).cast(dtype)
 
