@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from ramforge.compiler.device import Target
 from ramforge.compiler.expressions.regions import Ints
 from ramforge.compiler.ir import DType
+from ramforge.kernels import core_tiles
+from ramforge.kernels.core_tiles import PANEL
 from ramforge.kernels.product import Product
 
-PANEL = 32  # columns of packed weights that lie together
 _CHUNK_BYTES = 16
 MOST_FEW_ROWS = 4
 # Guesses: such rTasks wait for memory.
@@ -31,8 +32,6 @@ class Tile:
     stages: int
 
 
-_ON_A_CORE = ((64, 128), (64, 64), (64, 32), (32, 64), (32, 32), (16, 64), (16, 32))
-HOST_TILES = tuple(Tile(m, n, 8, 2) for m, n in _ON_A_CORE)
 # The chunks of a stage are a multiple of the warps that share a place.
 TILES = (
     Tile(128, 128, 4, 3),
@@ -96,7 +95,7 @@ class Grid:
     """The rTasks of a product and the order in which they are numbered.
 
     On a GPU the tiles of one block of rows are neighbours: then who reads some rows waits for a
-    few neighbouring rTasks. One core that works off many tiles keeps a panel of weights instead.
+    few neighbouring rTasks.
     """
 
     tile: Tile
@@ -110,6 +109,7 @@ class Grid:
     threads: int
     rows_first: bool
     is_few: bool = False  # so few rows that only the weights matter
+    is_on_core: bool = False
 
     @property
     def tasks(self) -> int:
@@ -167,12 +167,12 @@ class Grid:
         """Multiplications for each load of the inner loop, as a part of both."""
         if self.is_few:
             return _EFFICIENCY_OF_FEW
-        m, n = (self.tile.m // 16, self.tile.n // 16) if self.rows_first else self.patch
+        m, n = (self.tile.m / 16, self.tile.n / 16) if self.is_on_core else self.patch
         return m * n / (m * n + m + n)
 
     @property
     def registers(self) -> int:
-        if self.is_few:
+        if self.is_few or self.is_on_core:
             return _REGISTERS_OF_FEW
         m, n = self.patch
         return 56 + m * n + 4 * n
@@ -182,6 +182,8 @@ class Grid:
         tile = self.tile
         if self.is_few:
             return 4 * self.threads // 32 * tile.m * tile.n
+        if self.is_on_core:
+            return 0
         padding, depth = 8 // tile.chunks, tile.chunks * _CHUNK_BYTES // max(self.sizes)
         a, b = (depth * size for size in self.sizes)
         stages = tile.stages * (a * (tile.m + padding) + b * (tile.n + padding))
@@ -190,18 +192,20 @@ class Grid:
 
 def grids(product: Product, target: Target) -> list[Grid]:
     """Every way that makes sense; the smallest tile always does."""
-    tiles = HOST_TILES if target.is_host else TILES
     math = math_of(product, target)
+    if target.is_host:
+        tiles = core_tiles.shapes(product, target.sms)
+        return [_on_core(product, Tile(m, n, 8, 2), math, target) for m, n in tiles]
     return _few(product, target) + [
         _grid(product, tile, math, target)
-        for tile in tiles
+        for tile in TILES
         if _fits(tile, product) and _warps(tile, math, target.threads // 32) is not None
     ]
 
 
 def _few(product: Product, target: Target) -> list[Grid]:
     """For a few rows and packed weights, one panel or two for each rTask."""
-    if target.is_host or product.m > MOST_FEW_ROWS:
+    if product.m > MOST_FEW_ROWS:
         return []
     if not (product.is_packable and product.has_whole_chunks) or product.fill:
         return []
@@ -225,9 +229,19 @@ def _fits(tile: Tile, product: Product) -> bool:
 def _grid(product: Product, tile: Tile, math: Math, target: Target) -> Grid:
     warps = _warps(tile, math, target.threads // 32)
     assert warps is not None
-    tiles = -(-product.m // tile.m), -(-product.n // tile.n)
-    shape = (*warps, *tiles, product.batches)
-    return Grid(tile, math, _sizes(product), *shape, target.threads, target.is_host)
+    shape = (*warps, *_tiles(product, tile), product.batches)
+    return Grid(tile, math, _sizes(product), *shape, target.threads, False)
+
+
+def _on_core(product: Product, tile: Tile, math: Math, target: Target) -> Grid:
+    shape = (1, 1, *_tiles(product, tile), product.batches)
+    rows_first = core_tiles.rows_first(product)
+    sizes = _sizes(product)
+    return Grid(tile, math, sizes, *shape, target.threads, rows_first, is_on_core=True)
+
+
+def _tiles(product: Product, tile: Tile) -> tuple[int, int]:
+    return -(-product.m // tile.m), -(-product.n // tile.n)
 
 
 def _sizes(product: Product) -> tuple[int, int]:
