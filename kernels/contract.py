@@ -23,8 +23,9 @@ from ramforge.compiler.ir import Array, Tensor
 from ramforge.compiler.registry import Family, register_family
 from ramforge.compiler.rprogram import Body, Candidate, Design, Packing, TaskCost
 from ramforge.kernels import space
+from ramforge.kernels.core_tiles import PANEL
 from ramforge.kernels.product import Product, take_apart, vector_of
-from ramforge.kernels.tiles import PANEL, Grid, grids
+from ramforge.kernels.tiles import Grid, grids
 
 _COPIED_BYTES = 4 * 12 * 400  # RF_COPIED_ROWS x RF_PITCH floats in contract_host.cuh
 _BYTES_OF_A_LANE = 4  # of K: what a core multiplies for one sum at once
