@@ -9,6 +9,7 @@ still be carried out by as good a kernel family as before.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ramforge.compiler import registry
@@ -63,13 +64,22 @@ def _may_inline(producer: Node, consumer: Node, readers: int, is_output: bool) -
     if readers > 1 or is_output:
         return False
     used = computation_of(consumer)
+    if used.roles is not None:
+        return _reads_at_the_end(used, consumer.inputs.index(producer.outputs[0]), made)
     if used.is_map:
         return _reads_once(used, consumer.inputs.index(producer.outputs[0]), made)
     if used.is_row:
         return _work(made.value) <= CHEAP_FOR_A_ROW
-    return used.roles is None and _reads_once(
-        used, consumer.inputs.index(producer.outputs[0]), made
-    )
+    return _reads_once(used, consumer.inputs.index(producer.outputs[0]), made)
+
+
+def _reads_at_the_end(used: Computation, slot: int, made: Computation) -> bool:
+    """Whether a product reads a map only when its sums are done, and each element at most once."""
+    before = [expr for expr in used.expressions() if expr is not used.finish]
+    if any(load.slot == slot for expr in before for load in terms.loads_of(expr)):
+        return False
+    reads = sum(load.slot == slot for load in used.loads())
+    return math.prod(used.shape) * reads <= max(1, math.prod(made.shape))
 
 
 def _reads_once(used: Computation, slot: int, made: Computation) -> bool:

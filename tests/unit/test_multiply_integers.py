@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,18 @@ def test_bytes_are_multiplied(given: Case) -> None:
 def test_what_is_no_product_of_bytes_stays_as_it_is(given: Case) -> None:
     program = compile_graph(import_model(model_of([given])), find_target("h200"))
     assert all("_bytes<" not in op.variant.body.text for op in program.operators)
+
+
+def test_a_residual_is_read_as_bytes_at_the_end_of_a_product() -> None:
+    """A map that nobody else reads is no tensor of its own."""
+    made = case("residual", "MatMul", ROWS, MATRIX, axis=1)
+    residual = numbers(7, CHANNELS, dtype=np.int8)
+    nodes = (
+        *made.nodes[:-1],
+        helper.make_node("DequantizeLinear", ["r", "sy", "zy"], ["fr"]),
+        helper.make_node("Add", ["p", "fr"], ["y"]),
+    )
+    given = replace(made, nodes=nodes, inputs={**made.inputs, "r": residual})
+    program = compile_graph(import_model(model_of([given])), find_target("h200"))
+    (product,) = program.operators
+    assert product.variant.operands[-2:] == ("c0_r", "c0_y")
