@@ -44,6 +44,7 @@ RF_DEVICE T rf_min(T a, T b) {
 RF_DEVICE float rf_exp(float x) { return expf(x); }
 RF_DEVICE float rf_tanh(float x) { return tanhf(x); }
 RF_DEVICE float rf_erf(float x) { return erff(x); }
+RF_DEVICE float rf_log(float x) { return logf(x); }
 #else
 RF_DEVICE float rf_bits_float(int bits) {
   float value;
@@ -81,26 +82,53 @@ RF_DEVICE float rf_tanh(float x) {
   const float result = size < 0.3f ? near : far;
   return x != x ? x : (x < 0.0f ? -result : result);
 }
-// Abramowitz and Stegun 7.1.26 is too coarse; this is a rational fit on [0, 4) and 1 beyond it.
+// An odd polynomial near 0, and 1 - exp(polynomial) further out, where erf comes close to 1.
 RF_DEVICE float rf_erf(float x) {
-  const float bounded = x < -4.0f ? -4.0f : (x > 4.0f ? 4.0f : x);
-  const float s = bounded * bounded;
-  float p = -2.72614225801306e-10f;
-  p = p * s + 2.77068142495902e-08f;
-  p = p * s + -2.10102402082508e-06f;
-  p = p * s + -5.69250639462346e-05f;
-  p = p * s + -7.34990630326855e-04f;
-  p = p * s + -2.95459980854025e-03f;
-  p = p * s + -1.60960333262415e-02f;
-  float q = -1.45660718464996e-05f;
-  q = q * s + -2.13374055278905e-04f;
-  q = q * s + -1.68282697438203e-03f;
-  q = q * s + -7.37332916720468e-03f;
-  q = q * s + -1.42647390514189e-02f;
-  return x != x ? x : bounded * (p / q);  // bounded * p could be too small for a float
+  const float size = x < 0.0f ? -x : x;
+  const float t = size > 4.0f ? 4.0f : size, s = t * t;
+  float p = -5.96761703e-4f;
+  p = p * s + 4.99119423e-3f;
+  p = p * s - 2.67681349e-2f;
+  p = p * s + 1.12819925e-1f;
+  p = p * s - 3.76125336e-1f;
+  p = p * s + 1.28379166e-1f;
+  const float near = p * t + t;
+  float q = -1.72853470e-5f * t + 3.83197126e-4f;
+  q = q * s + (-3.88396438e-3f * t + 2.42546219e-2f);
+  q = q * t - 1.06777877e-1f;
+  q = q * t - 6.34846687e-1f;
+  q = q * t - 1.28717512e-1f;
+  q = q * t - t;
+  const float result = t > 0.927734375f ? 1.0f - rf_exp(q) : near;
+  return x != x ? x : (x < 0.0f ? -result : result);
+}
+// log(x) = e * ln(2) + log(m) with m between the root of 1/2 and that of 2; log(1 + f) as a
+// polynomial of degree 9.
+RF_DEVICE float rf_log(float x) {
+  const bool is_small = x < 1.17549435e-38f;  // a subnormal number, or none that has a logarithm
+  int bits;
+  const float normal = is_small ? x * 33554432.0f : x;
+  memcpy(&bits, &normal, 4);
+  const int exponent = (bits - 0x3f3504f3) >> 23;
+  const float e = (float)(exponent - (is_small ? 25 : 0));
+  const float f = rf_bits_float(bits - exponent * (1 << 23)) - 1.0f;
+  float p = 7.0376836292e-2f;
+  p = p * f - 1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f - 1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f - 1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f - 2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  const float s = f * f;
+  const float low = p * f * s - e * 2.12194440e-4f - 0.5f * s;
+  const float finite = e * 0.693359375f + (f + low);
+  const float large = x > 3.4028235e38f ? x : finite;
+  const float known = x == 0.0f ? -RF_INFINITY : large;
+  return !(x >= 0.0f) ? RF_NAN : known;
 }
 #endif
-RF_DEVICE float rf_log(float x) { return logf(x); }
 RF_DEVICE float rf_sqrt(float x) { return sqrtf(x); }
 RF_DEVICE float rf_abs(float x) { return fabsf(x); }
 RF_DEVICE float rf_pow(float x, float y) { return powf(x, y); }
