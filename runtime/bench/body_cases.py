@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from ramforge.compiler.device import PRECISIONS, THREADS
@@ -56,15 +57,33 @@ def _products() -> list[Case]:
         "{ y = Conv<pads=[3, 3, 3, 3], strides=[2, 2]>(x, w) }",
         w=(64, 3, 7, 7),
     )
+    stored = model_of(
+        "g (float[512, 512] x) => (float[512, 512] y) { v = Cast<to=1>(w) y = MatMul(x, v) }"
+    )
+    halves = np.random.default_rng(7).standard_normal((512, 512)).astype(np.float16)
+    stored.graph.initializer.append(onnx.numpy_helper.from_array(halves, "w"))
     half = ("fp32", "fp16")
     return [
         Case("product, packed", "contract", weights, PRECISIONS),
         Case("product, packed", "contract", weights, half, THREADS[1]),
+        Case("product, weights in float16", "contract", stored),
+        Case("product, bytes", "contract", _bytes()),
         Case("product, along k", "contract", along_k, half),
         Case("product, dense", "contract", dense, half),
         Case("convolution, 3x3", "contract", convolution, half),
         Case("convolution, 3 channels", "contract", odd, half),
     ]
+
+
+def _bytes() -> onnx.ModelProto:
+    model = model_of(
+        "g (uint8[512, 512] x) => (int32[512, 512] y) { y = MatMulInteger(x, w, zero) }"
+    )
+    weights = np.random.default_rng(7).integers(-128, 128, (512, 512)).astype(np.int8)
+    zero = np.array(128, np.uint8)
+    for name, value in (("w", weights), ("zero", zero)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    return model
 
 
 def _few_rows() -> list[Case]:
@@ -95,6 +114,7 @@ def _rows() -> list[Case]:
             "{ y = LayerNormalization(x, s, b) }"
         ),
     }
+    texts["softmax, short rows"] = texts["softmax"].replace("1024]", "100]")
     return [Case(name, "row", model_of(text)) for name, text in texts.items()]
 
 
