@@ -25,7 +25,7 @@ from ramforge.compiler.rprogram import Body, Candidate, Design, Packing, TaskCos
 from ramforge.kernels import space
 from ramforge.kernels.core_tiles import PANEL
 from ramforge.kernels.product import Product, take_apart, vector_of
-from ramforge.kernels.tiles import Grid, grids
+from ramforge.kernels.tiles import MOST_FEW_ROWS, Grid, grids
 
 _COPIED_BYTES = 4 * 12 * 400  # RF_COPIED_ROWS x RF_PITCH floats in contract_host.cuh
 _BYTES_OF_A_LANE = 4  # of K: what a core multiplies for one sum at once
@@ -38,6 +38,8 @@ def fits(placed: Placed) -> bool:
 def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     product = take_apart(placed)
     assert product is not None
+    if target.precision == "tf32" and not target.is_host and product.m > MOST_FEW_ROWS:
+        product = product.with_wide_weights()  # for the instructions that take tf32
     return tuple(_candidate(product, grid, target) for grid in grids(product, target))
 
 
@@ -91,7 +93,7 @@ def pack(product: Product, grid: Grid, vector: int, weight: Array) -> Array:
     axes = (*product.batch, *product.columns, *product.segments, *product.run)
     flat = _elements(product.b, axes, weight).reshape(product.batches, product.n, product.k)
     if grid.math.factors == "tf32":
-        flat = rounded_to_tf32(flat)
+        flat = rounded_to_tf32(flat.astype(np.float32, copy=False))
     panels, depth = -(-product.n // PANEL), -(-product.k // vector)
     padded = np.zeros((product.batches, panels * PANEL, depth * vector), flat.dtype)
     padded[:, : product.n, : product.k] = flat

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ramforge.compiler.expressions import index as ix
-from ramforge.compiler.expressions.computation import SUM, Computation, Roles, factors_of, loaded
+from ramforge.compiler.expressions import terms
+from ramforge.compiler.expressions.computation import (
+    SUM,
+    Computation,
+    Roles,
+    factors_of,
+    loaded,
+    rewritten,
+)
 from ramforge.compiler.expressions.index import Index, Var
 from ramforge.compiler.expressions.placed import Placed
 from ramforge.compiler.expressions.terms import Apply, Load
@@ -68,6 +76,23 @@ class Product:
     def is_mixed(self) -> bool:
         """Whether the factors are stored as different types."""
         return self.a.dtype is not self.b.dtype
+
+    def with_wide_weights(self) -> Product:
+        """The same with float32 in the place of packed weights of 16 bits."""
+        slot = self.b.slot
+        if not (self.is_mixed and self.is_packable) or self.is_of_bytes:
+            return self
+
+        def change(load: Load) -> Load:
+            if load.slot != slot:
+                return load
+            return terms.load(slot, load.indices, load.shape, DType.FLOAT32)
+
+        tensors = list(self.placed.tensors)
+        tensors[slot] = replace(tensors[slot], dtype=DType.FLOAT32)
+        computation = rewritten(self.placed.computation, change)
+        placed = replace(self.placed, computation=computation, tensors=tuple(tensors))
+        return replace(self, placed=placed, b=change(self.b))
 
     @property
     def is_of_bytes(self) -> bool:

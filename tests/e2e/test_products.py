@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 import ramforge
 from ramforge.codegen.artifact import Artifact
 from ramforge.codegen.build import nvrtc, toolchain
+from ramforge.compiler.device import find_target
 from ramforge.compiler.ir import Array
 from ramforge.compiler.pipeline import Program
 from ramforge.kernels.tiles import TILES
@@ -275,6 +276,19 @@ def test_nvrtc_spills_nothing(name: str, arch: str, tmp_path: Path) -> None:
     log = nvrtc.compile_cubin(artifact.text(), arch).log
     assert "warning" not in log
     assert set(re.findall(r"(\d+) bytes spill", log)) == {"0"}
+
+
+@pytest.mark.parametrize("rows", [3, 65])
+def test_tf32_widens_weights_where_its_instructions_multiply(rows: int, tmp_path: Path) -> None:
+    product = replace(
+        widened(numbers(rows, 264), numbers(264, 70).astype(HALF)), tolerance=2e-3, times=3
+    )
+    target = replace(find_target("h200"), sms=4).with_precision("tf32")
+    path = tmp_path / "out.cu"
+    artifact = ramforge.compile(product.model(), target=target, precision="tf32", output=path)
+    assert ("rf_matrix<RF_TF32>" in artifact.text()) is (rows == 65)
+    assert ("rf_packed<rf_half, 264, 8>" in artifact.text()) is (rows == 3)
+    assert not product.complaints(emulated(artifact, product, ORDERS[2]))
 
 
 def test_weights_stay_as_the_model_stores_them(tmp_path: Path) -> None:
