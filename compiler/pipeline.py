@@ -11,7 +11,9 @@ The order, and why:
 pointwise into their
    readers): a bias belongs into the product, not into the transpose behind it. Then both again, for
    what the first round set free.
-6. ``drop_dead`` behind each of them.
+6. ``fuse_rows`` when a reduction and its readers stand alone, and ``inline_maps`` for what rows
+   read then.
+7. ``drop_dead`` behind each of them.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ from ramforge.compiler.passes.express import express
 from ramforge.compiler.passes.fold_batch_norm import fold_batch_norm
 from ramforge.compiler.passes.fold_constants import fold_constants, fold_the_rest
 from ramforge.compiler.passes.fuse import absorb_finishes, inline_maps
+from ramforge.compiler.passes.fuse_rows import fuse_rows
 from ramforge.compiler.passes.multiply_integers import multiply_integers
+from ramforge.compiler.passes.shorten import shorten
 from ramforge.compiler.passes.split_reductions import split_reductions
 from ramforge.compiler.passes.store_factors import store_factors
 from ramforge.compiler.plan import Plan
@@ -62,6 +66,9 @@ PASSES: tuple[Pass, ...] = (
     absorb_finishes,
     inline_maps,
     drop_dead,
+    inline_maps,
+    drop_dead,
+    fuse_rows,
     inline_maps,
     drop_dead,
     absorb_finishes,
@@ -170,19 +177,26 @@ def attempts(
     offer: Offer = all_of_them,
     rule: Rule = Rule.SELECTED,
 ) -> tuple[Lowered, ...]:
-    """The ways to cut an optimised graph into rTasks that are worth planning: as it is, and with
-    its long sums in parts, if some are long enough. For blocks of as many threads as is predicted
-    to be best.
+    """The ways to cut an optimised graph into rTasks that are worth planning: as it is or with
+    fewer levels, and with its long sums in parts, if some are long enough. For blocks of as many
+    threads as is predicted to be best.
     """
+    shorter = shorten(graph) if rule is Rule.SELECTED else graph
+    graphs = (graph,) if shorter is graph else (graph, shorter)
     sizes = (target.threads,) if target.is_host else THREADS
-    found = [lower(graph, replace(target, threads=threads), offer) for threads in sizes]
-    whole = found[0]
-    if len(found) > 1:
-        whole = min(found, key=lambda lowered: search(lowered, cost).selection(WAVES, rule).time_ns)
+    targets = [replace(target, threads=threads) for threads in sizes]
+    found = [lower(each, device, offer) for each in graphs for device in targets]
+    if not target.is_host and len(found) > 1:
+        found = [min(found, key=lambda one: search(one, cost).selection(WAVES, rule).time_ns)]
+    # on a core what follows waits for nobody, so levels alone do not tell
+    return tuple(cut for one in found for cut in _cuts(one, cost, offer, rule))
+
+
+def _cuts(whole: Lowered, cost: CostModel, offer: Offer, rule: Rule) -> tuple[Lowered, ...]:
     splits = choose_splits(whole, cost, offer) if rule is Rule.SELECTED else {}
     if not splits:
         return (whole,)
-    return whole, lower(split_reductions(graph, splits), whole.target, offer)
+    return whole, lower(split_reductions(whole.graph, splits), whole.target, offer)
 
 
 def _predicted(attempt: tuple[Scheduled, Lowered]) -> float:

@@ -28,7 +28,7 @@ def model_of(text: str, **weights: tuple[int, ...]) -> onnx.ModelProto:
 
 
 def primitive_models() -> dict[str, onnx.ModelProto]:
-    """rf_tile_map, rf_tile_fold, rf_row_fold, rf_row_map, each with sizes that fill no warp."""
+    """rf_tile_map, rf_tile_fold, rf_row_fold, rf_row_store, each with sizes that fill no warp."""
     return {
         "map, one long row": model_of("g (float[5, 1001] x) => (float[5, 1001] y) { y = Exp(x) }"),
         "map, transposed": model_of(
@@ -54,6 +54,12 @@ def primitive_models() -> dict[str, onnx.ModelProto]:
         "row, softmax": model_of("g (float[37, 1003] x) => (float[37, 1003] y) { y = Softmax(x) }"),
         "row, log-softmax": model_of(
             "g (float[37, 31] x) => (float[37, 31] y) { y = LogSoftmax(x) }"
+        ),
+        "row, of a warp": model_of(
+            "g (float[3000, 66] x) => (float[3000, 66] y) { y = Softmax(x) }"
+        ),
+        "row, read again": model_of(
+            "g (float[3, 5004] x) => (float[3, 5004] y) { y = Softmax(x) }"
         ),
         "row, normalize": model_of(
             "g (float[37, 1003] x, float[1003] s, float[1003] b) => (float[37, 1003] y)"

@@ -23,8 +23,10 @@ from ramforge.compiler.expressions.terms import Apply, Expr, Load
 from ramforge.compiler.ir import Graph, Node
 from ramforge.compiler.passes.fold_constants import is_widening
 
-# Work per element up to which a row, which reads its input three times, may recompute it
+# What a row may work out several times for an element: work up to this, whatever it is in rows that
+# are kept, for there it is done once.
 CHEAP_FOR_A_ROW = 24
+LONGEST_KEPT_ROW = 4096
 MOST_INPUTS = 24
 
 
@@ -45,8 +47,8 @@ def inline_maps(graph: Graph) -> Graph:
                 producer, current, readers[name], name in graph.outputs
             ):
                 continue
-            merged = _inlined(current, producer)
-            if len(merged.inputs) <= MOST_INPUTS and _still_fits(merged, current, graph):
+            merged = inlined(current, producer)
+            if len(merged.inputs) <= MOST_INPUTS and still_fits(merged, current, graph):
                 current, changed = merged, True
         nodes[node.outputs[0]] = current
     return graph.rebuilt(nodes[node.outputs[0]] for node in graph.nodes) if changed else graph
@@ -64,12 +66,12 @@ def _may_inline(producer: Node, consumer: Node, readers: int, is_output: bool) -
     if readers > 1 or is_output:
         return False
     used = computation_of(consumer)
+    if used.is_row and work(made.value) <= CHEAP_FOR_A_ROW:
+        return True
     if used.roles is not None:
         return _reads_at_the_end(used, consumer.inputs.index(producer.outputs[0]), made)
-    if used.is_map:
-        return _reads_once(used, consumer.inputs.index(producer.outputs[0]), made)
-    if used.is_row:
-        return _work(made.value) <= CHEAP_FOR_A_ROW
+    if used.is_row and used.reduction_size > LONGEST_KEPT_ROW:
+        return False
     return _reads_once(used, consumer.inputs.index(producer.outputs[0]), made)
 
 
@@ -86,24 +88,27 @@ def _reads_once(used: Computation, slot: int, made: Computation) -> bool:
     """Whether the consumer evaluates the producer no more often than its own kernel would, or it is
     all cheap.
     """
-    loads = [load for load in used.loads() if load.slot == slot]
-    out = _evaluations(used) * len(loads)
-    produced = max(1, _evaluations(made))
-    return out <= produced or (used.is_map and _work(made.value) * out <= 4 * produced)
+    out = evaluations(used, slot)
+    produced = max(1, math.prod(made.shape))
+    return out <= produced or (used.is_map and work(made.value) * out <= 4 * produced)
 
 
-def _evaluations(computation: Computation) -> int:
-    size = computation.reduction_size if not computation.is_row else 1
-    for axis in computation.axes:
-        size *= axis.size
-    return size
+def evaluations(used: Computation, slot: int) -> int:
+    """How many elements of an input are asked for, each as often as it is; a row keeps what its
+    folds and its result share.
+    """
+    depth = 1 if used.is_row else used.reduction_size
+    inside = sum(load.slot == slot for load in terms.loads_of(used.value))
+    count = sum(load.slot == slot for load in used.loads())
+    return math.prod(used.shape) * (inside * depth + count - inside)
 
 
-def _work(value: Expr) -> int:
+def work(value: Expr) -> int:
+    """For one element, in multiplications."""
     return sum(function(node.name).cost for node in value.walk() if isinstance(node, Apply))
 
 
-def _inlined(consumer: Node, producer: Node) -> Node:
+def inlined(consumer: Node, producer: Node) -> Node:
     """The consumer with the producer's value in the place of its loads."""
     slot = consumer.inputs.index(producer.outputs[0])
     made = computation_of(producer)
@@ -177,7 +182,7 @@ def _joined(
     return comp.computed(replace(node, inputs=tuple(inputs), origin=origin), computation)
 
 
-def _still_fits(merged: Node, before: Node, graph: Graph) -> bool:
+def still_fits(merged: Node, before: Node, graph: Graph) -> bool:
     new, old = (registry.family_of(place(node, graph)).rank for node in (merged, before))
     return new <= old
 
