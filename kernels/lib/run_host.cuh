@@ -39,7 +39,7 @@ static char* rf_aligned(rf_size bytes) {
 
 static void rf_meet(rf_session* session, unsigned target) {
   rf_advance(&session->meetings, 1);
-  rf_await(&session->meetings, target, &session->stop, 0);
+  rf_await(&session->meetings, target, &session->stop, 0, RF_SPINS);
 }
 
 static double rf_clock_ns() {
@@ -95,7 +95,7 @@ static void* rf_worker_main(void* argument) {
   rf_worker* worker = static_cast<rf_worker*>(argument);
   rf_session* session = worker->session;
   for (unsigned run = 0;; ++run) {
-    rf_await(&session->started, run + 1, &session->stop, 0);
+    rf_await(&session->started, run + 1, &session->stop, 0, 0);  // sleeps between runs
     if (__atomic_load_n(&session->stop, __ATOMIC_ACQUIRE)) return nullptr;
     rf_work(worker, run);
   }

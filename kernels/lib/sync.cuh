@@ -79,9 +79,9 @@ static void rf_sleep_while(unsigned*, unsigned) {
 }
 static void rf_wake_all(unsigned*) {}
 #endif
-enum : unsigned {
-  RF_SPINS = 4000
-};  // polls before a core goes to sleep: about the length of a short rTask
+// Polls before a core that waits for another one's rTask goes to sleep: 0.1 ms or so, for to be
+// woken takes as long as many an rTask does.
+enum : unsigned { RF_SPINS = 2000 };
 
 RF_DEVICE void rf_sync() {}
 RF_DEVICE bool rf_sync_any(bool mine) { return mine; }
@@ -107,13 +107,15 @@ RF_DEVICE void rf_signal(rf_control* control, int counter, unsigned amount) {
   rf_advance(&control->counters[counter], amount);
 }
 
-// False if the abort word ends it, or it has polled `most` times; 0 polls for ever.
-static bool rf_await(unsigned* word, unsigned target, const unsigned* abort_word, unsigned most) {
+// False if the abort word ends it, or it has polled `most` times; 0 polls for ever. Sleeps after so
+// many `spins`.
+static bool rf_await(unsigned* word, unsigned target, const unsigned* abort_word, unsigned most,
+                     unsigned spins) {
   for (unsigned polls = 1;; ++polls) {
     const unsigned value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
     if ((int)(value - target) >= 0) return true;
     if (rf_load_relaxed(abort_word) || (most && polls >= most)) return false;
-    if (polls < RF_SPINS) {
+    if (polls < spins) {
 #if defined(__x86_64__)
       __builtin_ia32_pause();
 #endif
@@ -129,7 +131,8 @@ RF_DEVICE int rf_wait(rf_control* control, int counter, int counters, unsigned f
                       int turn) {
   (void)turn;
   for (int i = counter; i < counter + counters; ++i)
-    if (!rf_await(&control->counters[i], full * (epoch + 1), &control->abort, RF_SPIN_CAP))
+    if (!rf_await(&control->counters[i], full * (epoch + 1), &control->abort, RF_SPIN_CAP,
+                  RF_SPINS))
       return i;
   return -1;
 }
