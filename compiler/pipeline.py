@@ -11,9 +11,11 @@ The order, and why:
 pointwise into their
    readers): a bias belongs into the product, not into the transpose behind it. Then both again, for
    what the first round set free.
-6. ``fuse_rows`` when a reduction and its readers stand alone, and ``inline_maps`` for what rows
+6. ``hoist_scales`` when only the scale is left between a product and what it reads.
+7. ``fuse_rows`` when a reduction and its readers stand alone, and ``inline_maps`` for what rows
    read then.
-7. ``drop_dead`` behind each of them.
+8. ``fuse_attention`` when scores and weights have their pointwise ends.
+9. ``drop_dead`` behind each of them.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from ramforge.compiler.passes.express import express
 from ramforge.compiler.passes.fold_batch_norm import fold_batch_norm
 from ramforge.compiler.passes.fold_constants import fold_constants, fold_the_rest
 from ramforge.compiler.passes.fuse import absorb_finishes, inline_maps
+from ramforge.compiler.passes.fuse_attention import fuse_attention
 from ramforge.compiler.passes.fuse_rows import fuse_rows
+from ramforge.compiler.passes.hoist_scales import hoist_scales
 from ramforge.compiler.passes.multiply_integers import multiply_integers
 from ramforge.compiler.passes.shorten import shorten
 from ramforge.compiler.passes.split_reductions import split_reductions
@@ -67,11 +71,14 @@ PASSES: tuple[Pass, ...] = (
     inline_maps,
     drop_dead,
     inline_maps,
+    hoist_scales,
     drop_dead,
     fuse_rows,
     inline_maps,
     drop_dead,
     absorb_finishes,
+    drop_dead,
+    fuse_attention,
     drop_dead,
     fold_the_rest,
     drop_dead,

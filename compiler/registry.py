@@ -128,12 +128,22 @@ def families() -> tuple[Family, ...]:
 
 
 @functools.lru_cache(maxsize=8192)
+def _family_for(placed: Placed) -> Family | None:
+    return next((family for family in families() if family.fits(placed)), None)
+
+
+def can_do(placed: Placed) -> bool:
+    """Whether there is a family for it: there is for any map, fold and row, but not for all that a
+    pass might think of.
+    """
+    return _family_for(placed) is not None
+
+
 def family_of(placed: Placed) -> Family:
     """The family that carries out a computation."""
-    for family in families():
-        if family.fits(placed):
-            return family
-    raise AssertionError(f"no kernel family fits {placed.computation}")
+    family = _family_for(placed)
+    assert family is not None, f"no kernel family fits {placed.computation}"
+    return family
 
 
 @functools.lru_cache(maxsize=8192)

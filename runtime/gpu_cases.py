@@ -11,6 +11,7 @@ import onnx
 import onnx.compose
 import onnx.parser
 
+from ramforge.kernels.attention import BLOCKS
 from ramforge.kernels.tiles import TILES
 from ramforge.zoo import MODELS
 
@@ -98,6 +99,12 @@ def tile_shapes() -> dict[str, tuple[int, ...]]:
     return {"fp32": every, "fp16": every, "tf32": few, "bf16": few}
 
 
+def block_shapes() -> dict[str, tuple[int, ...]]:
+    """The same for the blocks of attention."""
+    every = tuple(range(len(BLOCKS)))
+    return {"fp32": every, "fp16": every, "tf32": every[:1], "bf16": every[-1:]}
+
+
 def product_models() -> dict[str, onnx.ModelProto]:
     """rf_contract with packed and with dense operands; sizes that are multiples of nothing."""
     return {
@@ -137,6 +144,23 @@ def product_models() -> dict[str, onnx.ModelProto]:
             "{ y = Conv<pads=[1, 1, 1, 1], group=3>(x, w) }",
             w=(36, 8, 3, 3),
         ),
+    }
+
+
+def attention_models() -> dict[str, onnx.ModelProto]:
+    """rf_attend and rf_attend_few; sizes that are multiples of nothing."""
+
+    def model(queries: str, keys: str, values: str, out: str) -> onnx.ModelProto:
+        return model_of(
+            f"g (float[{queries}] q, float[{keys}] k, float[{values}] v, float[1] c)"
+            f" => (float[{out}] y) {{ t = Transpose<perm=[0, 2, 1]>(k) s = MatMul(q, t)"
+            " z = Mul(s, c) p = Softmax(z) y = MatMul(p, v) }"
+        )
+
+    return {
+        "attention": model("3, 70, 64", "3, 130, 64", "3, 130, 64", "3, 70, 64"),
+        "attention, odd": model("2, 33, 20", "2, 65, 20", "2, 65, 12", "2, 33, 12"),
+        "attention, one query": model("4, 1, 64", "4, 100, 64", "4, 100, 32", "4, 1, 32"),
     }
 
 

@@ -100,6 +100,16 @@ def primitives() -> list[Check]:
             for number in tiles
         ),
         *(
+            Check(
+                f"block {number}, {precision}: ",
+                lambda: together(gpu_cases.attention_models()),
+                offer=_nth(number),
+                precision=precision,
+            )
+            for precision, blocks in gpu_cases.block_shapes().items()
+            for number in blocks
+        ),
+        *(
             Check(f"{policy}: ", lambda: together(gpu_cases.barrier_models()), policy)
             for policy in POLICIES
         ),

@@ -182,6 +182,15 @@ def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None
     return (left, right) if left.dtype in _FACTORS and right.dtype in _FACTORS else None
 
 
+def multiplied(computation: Computation) -> tuple[terms.Load, ...]:
+    """All factors of the matrix products in a computation: two, three in attention, or none."""
+    if computation.scores is None:
+        return factors_of(computation) or ()
+    assert isinstance(computation.scores.value, terms.Apply)
+    found = [loaded(factor) for factor in (*computation.scores.value.args, computation.value)]
+    return tuple(load for load in found if load is not None)
+
+
 def loaded(factor: Expr) -> terms.Load | None:
     """What a factor reads, if it is a load or one that was made wider."""
     if isinstance(factor, terms.Apply) and factor.name == "cast":

@@ -170,11 +170,36 @@ def _quotient(index: Index, divisor: int) -> Index:
     if common > 1:
         smaller = Index(tuple((a, c // common) for a, c in rest.terms), rest.const // common)
         return outside + _quotient(smaller, divisor // common)
+    parts = _in_steps(rest, divisor)
+    if parts is not None:
+        return outside + _quotient(parts.steps, divisor // parts.size)
     if len(rest.terms) == 1 and not rest.const and rest.terms[0][1] == 1:
         inner = rest.terms[0][0]
         if isinstance(inner, FloorDiv):
             return outside + _quotient(inner.operand, inner.divisor * divisor)
     return outside + Index(((FloorDiv(rest, divisor), 1),))
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """``size * steps + within``, where ``within`` never reaches a whole step."""
+
+    steps: Index
+    within: Index
+    size: int
+
+
+def _in_steps(index: Index, divisor: int) -> _Steps | None:
+    """An index in steps of which the divisor is a multiple; None if there are none."""
+    for _, size in index.terms:
+        if size <= 1 or divisor % size:
+            continue
+        within = Index(tuple((a, c) for a, c in index.terms if c % size), index.const % size)
+        low, high = bounds(within)
+        if low >= 0 and high < size:
+            whole = tuple((a, c // size) for a, c in index.terms if c % size == 0)
+            return _Steps(Index(whole, index.const // size), within, size)
+    return None
 
 
 def _remainder(index: Index, divisor: int) -> Index:
@@ -189,6 +214,9 @@ def _remainder(index: Index, divisor: int) -> Index:
     if common > 1 and rest.const % common == 0:
         smaller = Index(tuple((a, c // common) for a, c in rest.terms), rest.const // common)
         return _remainder(smaller, divisor // common) * common
+    parts = _in_steps(rest, divisor)
+    if parts is not None:
+        return _remainder(parts.steps, divisor // parts.size) * parts.size + parts.within
     if len(rest.terms) == 1 and not rest.const and rest.terms[0][1] == 1:
         inner = rest.terms[0][0]
         if isinstance(inner, Mod) and inner.divisor % divisor == 0:

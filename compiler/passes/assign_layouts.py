@@ -8,9 +8,11 @@ index order; a convolution that reads one of those gets a copy first.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from ramforge.compiler.expressions import computation as comp
+from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.computation import Computation, computation_of
 from ramforge.compiler.expressions.index import Var
@@ -63,7 +65,31 @@ def _wanted(graph: Graph, fixed: set[str]) -> dict[str, Layout]:
         axis = _axis_of(operand, computation.reduction[-1])
         if axis is not None:
             _ask(wanted, fixed, node.inputs[operand.slot], _last(len(operand.shape), axis))
+    makers = graph.producers()
+    for node in graph.nodes:
+        maker = makers.get(node.inputs[0]) if node.inputs else None
+        if maker is not None and maker.outputs[0] not in fixed:
+            _ask_for_view(wanted, node, maker, graph)
     return wanted
+
+
+def _ask_for_view(wanted: dict[str, Layout], node: Node, maker: Node, graph: Graph) -> None:
+    """Have the result of a product or a row in the order in which the transpose behind it wants it:
+    then both are the same memory. The innermost axis stays.
+    """
+    value = computation_of(node).value
+    if computation_of(maker).is_map or not isinstance(value, Load) or value.fill is not None:
+        return
+    source, target = graph.tensor(maker.outputs[0]), graph.tensor(node.outputs[0])
+    if wanted.get(target.name, target.layout) != target.layout:
+        return
+    plain = ix.flatten(comp.positions(computation_of(node).axes), target.strides)
+    last = wanted.get(source.name, source.layout)[-1:]
+    for layout in itertools.permutations(range(len(source.shape))):
+        strides = replace(source, layout=layout).strides
+        if layout[-1:] == last and ix.flatten(value.indices, strides) == plain:
+            wanted[source.name] = layout
+            return
 
 
 def _ask(wanted: dict[str, Layout], fixed: set[str], name: str, layout: Layout) -> None:

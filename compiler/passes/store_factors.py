@@ -8,7 +8,7 @@ that the model itself stores in 16 bits stay so; in the other type of 16 bits, i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import ml_dtypes
@@ -20,7 +20,7 @@ from ramforge.compiler.expressions.computation import (
     Computation,
     computation_of,
     computed,
-    factors_of,
+    multiplied,
 )
 from ramforge.compiler.expressions.terms import Expr, Load
 from ramforge.compiler.ir import Array, DType, Graph, Node
@@ -48,7 +48,7 @@ def _factors(graph: Graph, dtype: DType) -> list[str]:
     """
     found: dict[str, None] = {}
     for node in graph.nodes:
-        factors = factors_of(computation_of(node)) or ()
+        factors = multiplied(computation_of(node))
         is_wide = any(load.dtype is DType.FLOAT32 for load in factors)
         for load in factors:
             name = node.inputs[load.slot]
@@ -92,8 +92,7 @@ class _Changes:
 
     def _changed(self, node: Node) -> Node:
         computation = computation_of(node)
-        loads = factors_of(computation) or ()
-        factors = {load.slot for load in loads}
+        factors = {load.slot for load in multiplied(computation)}
         copied = {slot for slot in factors if node.inputs[slot] in self.copies}
         inputs = [
             self.copies[name] if slot in copied else name for slot, name in enumerate(node.inputs)
@@ -106,10 +105,21 @@ class _Changes:
             stored = terms.load(load.slot, load.indices, load.shape, self.dtype, load.fill)
             return terms.cast_to(stored, load.dtype)
 
-        if loads:  # however they are stored, they are multiplied as float32
-            pair = [terms.cast_to(change(load), DType.FLOAT32) for load in loads]
-            computation = replace(computation, value=terms.apply("mul", *pair))
-        computation = comp.rewritten(computation, change)
+        computation = comp.rewritten(_multiplying(computation, change), change)
         if node.outputs[0] in self.inside:
             computation = computation.then(terms.cast_to(terms.hole(computation.dtype), self.dtype))
         return computed(replace(node, inputs=tuple(inputs)), computation)
+
+
+def _multiplying(computation: Computation, change: Callable[[Load], Expr]) -> Computation:
+    """The computation with its factors changed; however these are stored, they are multiplied as
+    float32.
+    """
+    factors = [terms.cast_to(change(load), DType.FLOAT32) for load in multiplied(computation)]
+    if not factors:
+        return computation
+    product = terms.apply("mul", *factors[:2])
+    if computation.scores is None:
+        return replace(computation, value=product)
+    scores = replace(computation.scores, value=product)
+    return replace(computation, scores=scores, value=factors[2])

@@ -15,20 +15,20 @@ static void* rf_allocate(rf_size bytes) {
   void* memory = nullptr;
   return cudaMalloc(&memory, bytes + 16) == cudaSuccess ? memory : nullptr;
 }
-static char* rf_stage(void*, rf_size bytes) { return static_cast<char*>(calloc(1, bytes + 16)); }
+static char* rf_buffer(void*, rf_size bytes) { return static_cast<char*>(calloc(1, bytes + 16)); }
 static void rf_send(void* port, char* staged, rf_size bytes) {
   cudaMemcpy(port, staged, bytes, cudaMemcpyHostToDevice);
   free(staged);
 }
 static char* rf_fetch(void* port, rf_size bytes) {
-  char* data = rf_stage(port, bytes);
+  char* data = rf_buffer(port, bytes);
   cudaMemcpy(data, port, bytes, cudaMemcpyDeviceToHost);
   return data;
 }
 static void rf_drop(char* fetched) { free(fetched); }
 #else
 static void* rf_allocate(rf_size bytes) { return rf_aligned(bytes + 16); }
-static char* rf_stage(void* port, rf_size bytes) {
+static char* rf_buffer(void* port, rf_size bytes) {
   return static_cast<char*>(memset(port, 0, bytes + 16));
 }
 static void rf_send(void*, char*, rf_size) {}
@@ -130,7 +130,7 @@ int main(int count, char** arguments) {
       return 4;
     }
     if (i >= RF_INPUTS) continue;
-    char* data = rf_stage(ports[i], rf_port_bytes[i]);
+    char* data = rf_buffer(ports[i], rf_port_bytes[i]);
     if (!options.files[i]) {
       rf_make_up(data, i);
     } else if (!rf_read(options.files[i], data, rf_port_bytes[i])) {

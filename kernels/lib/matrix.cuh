@@ -52,6 +52,15 @@ RF_DEVICE void rf_load_matrices(unsigned (&parts)[4], const void* row) {
                : "memory");
 }
 
+// The same for matrices whose columns are wanted: what is in column lane / 4, rows number
+// lane % 4 * 2 and that + 1, of halves.
+RF_DEVICE void rf_load_transposed(unsigned (&parts)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3])
+               : "r"(rf_shared_address(row))
+               : "memory");
+}
+
 #define RF_MMA(shape, type)                                                           \
   asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                \
                ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
@@ -122,7 +131,10 @@ RF_DEVICE void rf_copies_wait() {
   rf_emulator_copies_wait(GROUPS);
 }
 RF_DEVICE void rf_load_matrices(unsigned (&parts)[4], const void* row) {
-  rf_emulator_load_matrices(parts, row);
+  rf_emulator_load_matrices(parts, row, false);
+}
+RF_DEVICE void rf_load_transposed(unsigned (&parts)[4], const void* row) {
+  rf_emulator_load_matrices(parts, row, true);
 }
 template <rf_factors FACTORS, int ROWS, int COLUMNS, class T>
 RF_DEVICE void rf_multiply(T (&sums)[ROWS][COLUMNS][4], const unsigned (&a)[ROWS][4],

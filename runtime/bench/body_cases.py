@@ -26,7 +26,7 @@ class Case:
 
 def cases() -> list[Case]:
     """All of them; a new family is one more entry."""
-    return [*_products(), *_few_rows(), *_rows(), *_reductions(), *_maps()]
+    return [*_products(), *_few_rows(), *_attention(), *_rows(), *_reductions(), *_maps()]
 
 
 def _products() -> list[Case]:
@@ -98,6 +98,21 @@ def _few_rows() -> list[Case]:
     return [
         Case(f"few rows, {rows}", "contract", model(rows), ("fp32", "fp16", "bf16"))
         for rows in (1, 4)
+    ]
+
+
+def _attention() -> list[Case]:
+    def model(queries: int) -> onnx.ModelProto:
+        heads = "float[12, 512, 64]"
+        return model_of(
+            f"g (float[12, {queries}, 64] q, {heads} k, {heads} v) => (float[12, {queries}, 64] y)"
+            "{ t = Transpose<perm=[0, 2, 1]>(k) s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) }"
+        )
+
+    return [
+        Case("attention", "attention", model(512), PRECISIONS),
+        Case("attention", "attention", model(512), ("fp32", "fp16"), THREADS[1]),
+        Case("attention, one query", "attention", model(1), ("fp32", "fp16")),
     ]
 
 

@@ -71,6 +71,7 @@ struct rf_emulator_product {
 
 // What a lane brings to a load of matrices, and what it gets.
 struct rf_emulator_matrix_row {
+  bool transposed;
   unsigned words[4];
   unsigned parts[4];
 };
@@ -226,8 +227,8 @@ static inline void rf_emulator_copies_wait(unsigned groups) {
   while (rf_emulator_next_copy(groups, &copy)) rf_emulator_make_copy(copy);
 }
 
-static inline void rf_emulator_load_matrices(unsigned* parts, const void* row) {
-  rf_emulator_matrix_row own;
+static inline void rf_emulator_load_matrices(unsigned* parts, const void* row, bool transposed) {
+  rf_emulator_matrix_row own{transposed, {}, {}};
   for (int i = 0; i < 4; ++i) own.words[i] = static_cast<const unsigned*>(row)[i];
   rf_emulator_warp_collective(~0u, &own, rf_emulator_do_load_matrices);
   for (int i = 0; i < 4; ++i) parts[i] = own.parts[i];

@@ -94,6 +94,10 @@ int decode(int factors, bool is_a, unsigned bits, float* values) {
   return 2;
 }
 
+unsigned half_of(const unsigned* words, int place) {
+  return words[place / 2] >> (place % 2 * 16) & 0xffffu;
+}
+
 constexpr int kRows = 16, kColumns = 8, kDeepest = 32;
 
 // Rows lane / 4 and that + 8, twice: the first and the last 16 bytes of K.
@@ -182,8 +186,15 @@ extern "C" bool rf_emulator_next_copy(unsigned groups, rf_emulator_copy* copy) {
 extern "C" void rf_emulator_do_load_matrices(void* const* arguments, unsigned) {
   auto* const* lanes = reinterpret_cast<rf_emulator_matrix_row* const*>(arguments);
   for (int lane = 0; lane < 32; ++lane) {
-    for (int matrix = 0; matrix < 4; ++matrix)
-      lanes[lane]->parts[matrix] = lanes[matrix * 8 + lane / 4]->words[lane % 4];
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      auto* const* rows = lanes + matrix * 8;
+      unsigned part = rows[lane / 4]->words[lane % 4];
+      if (lanes[lane]->transposed) {
+        const int row = lane % 4 * 2, column = lane / 4;
+        part = half_of(rows[row]->words, column) | half_of(rows[row + 1]->words, column) << 16;
+      }
+      lanes[lane]->parts[matrix] = part;
+    }
   }
 }
 

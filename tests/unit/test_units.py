@@ -146,9 +146,9 @@ def test_a_unit_has_nothing_of_the_model_or_the_schedule(compile_example: Compil
 
 def test_a_unit_has_the_parts_of_the_library_that_it_names(text: str) -> None:
     bodies = {unit.body.partition("_")[0]: unit.text for unit in units_of(text).bodies}
-    assert {"contract", "row", "map"} <= bodies.keys()
+    assert {"contract", "row", "attention"} <= bodies.keys()
     assert "void rf_contract(" in bodies["contract"]
-    assert "void rf_contract(" not in bodies["map"]
+    assert "void rf_contract(" not in bodies["row"]
     assert "void rf_contract(" not in units_of(text).schedule
 
 
