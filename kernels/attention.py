@@ -19,7 +19,8 @@ from ramforge.compiler.ir import DType
 from ramforge.compiler.registry import Family, register_family
 from ramforge.compiler.rprogram import Body, Candidate, Design, TaskCost
 from ramforge.kernels import space
-from ramforge.kernels.tiles import MOST_FEW_ROWS, PANEL, PLAIN, Math, math_for
+from ramforge.kernels.core_tiles import PANEL
+from ramforge.kernels.tiles import MOST_FEW_ROWS, PLAIN, Math, math_for
 
 _WEIGHT_FLOPS = 16.0  # the exponential of a score and what goes with it
 _MOST_LANES = 32
@@ -103,11 +104,11 @@ def take_apart(placed: Placed) -> Heads | None:
     queries, keys = factors
     if queries.dtype is not keys.dtype or keys.dtype is not values.dtype:
         return None
-    sides = (_rows(placed, queries, depth), _rows(placed, keys, depth))
+    of_queries, of_keys = _rows(placed, queries, depth), _rows(placed, keys, depth)
     of_values = _rows(placed, values, column)
-    if sides[0] is None or sides[1] is None or of_values is None:
+    if of_queries is None or of_keys is None or of_values is None:
         return None
-    heads = Heads(placed, *sides, of_values, batch, rows, key, depth, column)
+    heads = Heads(placed, of_queries, of_keys, of_values, batch, rows, key, depth, column)
     return heads if _reads_only_its_own(heads) else None
 
 

@@ -18,6 +18,7 @@ from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
 from ramforge.compiler.expressions.computation import Computation, computation_of
 from ramforge.compiler.expressions.functions import function
+from ramforge.compiler.expressions.index import Var
 from ramforge.compiler.expressions.placed import place
 from ramforge.compiler.expressions.terms import Apply, Expr, Load
 from ramforge.compiler.ir import Graph, Node
@@ -204,8 +205,9 @@ def absorb_finishes(graph: Graph) -> Graph:
             producer = nodes.get(name)
             if producer is None or len(readers[name]) != 1 or name in graph.outputs:
                 continue
-            if _reads_element_by_element(current, producer):
-                nodes[node.outputs[0]] = _finished(producer, current)
+            there = _read_element_by_element(current, producer)
+            if there is not None:
+                nodes[node.outputs[0]] = _finished(producer, current, there)
                 nodes[name] = None
                 changed = True
                 break
@@ -215,30 +217,67 @@ def absorb_finishes(graph: Graph) -> Graph:
     return graph.rebuilt(node for node in kept if node is not None)
 
 
-def _reads_element_by_element(reader: Node, producer: Node) -> bool:
+def _read_element_by_element(reader: Node, producer: Node) -> tuple[Var | None, ...] | None:
+    """For each axis of the producer that of the reader along which it is read; None for one of
+    length 1 that has no counterpart. Axes of length 1 may come and go, the others keep their order.
+    None at all if the reader reads in any other way.
+    """
     made, used = computation_of(producer), computation_of(reader)
-    if made.is_map or made.shape != used.shape:
-        return False
     slot = reader.inputs.index(producer.outputs[0])
-    here = comp.positions(used.axes)
-    return all(
-        load.indices == here and not load.loose_axes() for load in used.loads() if load.slot == slot
-    )
+    loads = {load for load in used.loads() if load.slot == slot}
+    if made.is_map or len(loads) != 1:
+        return None
+    (load,) = loads
+    long = [axis for axis in used.axes if axis.size > 1]
+    if load.loose_axes() or [axis.size for axis in long] != [n for n in made.shape if n > 1]:
+        return None
+    left, unit = iter(long), iter([axis for axis in used.axes if axis.size == 1])
+    there = tuple(next(left if axis.size > 1 else unit, None) for axis in made.axes)
+    here = tuple(ix.constant(0) if axis is None else ix.of(axis) for axis in there)
+    lost = {axis for axis, new in zip(made.axes, there, strict=True) if new is None}
+    return there if load.indices == here and not lost & set(made.reduction) else None
 
 
-def _finished(producer: Node, reader: Node) -> Node:
+def _finished(producer: Node, reader: Node, there: tuple[Var | None, ...]) -> Node:
     """The producer with the reader's value as its finish; it stands where the reader stood."""
-    made, used = computation_of(producer), computation_of(reader)
+    made = _with_axes(computation_of(producer), computation_of(reader).axes, there)
+    used = computation_of(reader)
     slot = reader.inputs.index(producer.outputs[0])
     inputs = list(producer.inputs)
     places = {old: _slot_for(inputs, name) for old, name in enumerate(reader.inputs) if old != slot}
-    axes = dict(zip(used.axes, comp.positions(made.axes), strict=True))
 
     def change(load: Load) -> Expr:
         if load.slot == slot:
             return terms.hole(load.dtype)
         return terms.load(places[load.slot], load.indices, load.shape, load.dtype, load.fill)
 
-    finish = terms.rewrite(used.value, axes, change)
+    finish = terms.rewrite(used.value, loads=change)
     merged = replace(producer, outputs=reader.outputs)
     return _joined(merged, inputs, made.then(finish), producer, reader)
+
+
+def _with_axes(
+    made: Computation, axes: tuple[Var, ...], there: tuple[Var | None, ...]
+) -> Computation:
+    """The same on other axes: ``there`` are those in the places of its own."""
+    new = dict(zip(made.axes, there, strict=True))
+    places = {old: ix.constant(0) if var is None else ix.of(var) for old, var in new.items()}
+
+    def moved(variables: tuple[Var, ...]) -> tuple[Var, ...]:
+        found = [new.get(var, var) for var in variables]
+        return tuple(var for var in found if var is not None)
+
+    roles = made.roles
+    if roles is not None:
+        roles = replace(
+            roles,
+            batch=moved(roles.batch),
+            rows=moved(roles.rows),
+            columns=moved(roles.columns),
+        )
+    return replace(
+        made.mapped(lambda expr: terms.rewrite(expr, places)),
+        axes=axes,
+        reduction=moved(made.reduction),
+        roles=roles,
+    )

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
+import pytest
+from onnx.reference import ReferenceEvaluator
 
+from ramforge.compiler.expressions import interpret
+from ramforge.compiler.expressions.computation import computation_of
+from ramforge.compiler.frontend import import_model
+from ramforge.compiler.pipeline import optimise
 from tests.helpers import Array, Case, check, many, numbers
 
 
@@ -283,3 +290,42 @@ def test_products_and_what_surrounds_them(tmp_path: Path) -> None:
 
 def test_outputs_constants_and_integers(tmp_path: Path) -> None:
     check(graph_cases(), tmp_path)
+
+
+ROWS_OF_WEIGHTS = "x2 = Reshape(x, flat) p = Gemm(x2, w) "
+TAILS = {
+    "the same shape": ("y = Relu(p)", "float[6, 5] y", 1),
+    "an axis of length 1 more": ("q = Reshape(p, more) y = Add(q, x1)", "float[1, 6, 5] y", 1),
+    "axes of length 1 elsewhere": ("q = Reshape(p, apart) y = Relu(q)", "float[6, 1, 5, 1] y", 1),
+    "another order": ("q = Transpose<perm=[1, 0]>(p) y = Relu(q)", "float[5, 6] y", 2),
+    "another shape": ("q = Reshape(p, other) y = Relu(q)", "float[2, 3, 5] y", 2),
+}
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_a_tail_belongs_to_its_product_whatever_axes_of_length_1_there_are(name: str) -> None:
+    tail, output, nodes = TAILS[name]
+    constants = (
+        "flat = Constant<value_ints=[6, 4]>() more = Constant<value_ints=[1, 6, 5]>() "
+        "apart = Constant<value_ints=[6, 1, 5, 1]>() other = Constant<value_ints=[2, 3, 5]>() "
+    )
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]>\n'
+        f"g (float[1, 6, 4] x, float[1, 6, 5] x1, float[4, 5] w) => ({output})"
+        f"{{ {constants} {ROWS_OF_WEIGHTS} {tail} }}"
+    )
+    graph = optimise(import_model(model))
+    assert len(graph.nodes) == nodes
+    random = np.random.default_rng(2)
+    feeds = {
+        value.name: random.standard_normal(
+            [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        ).astype(np.float32)
+        for value in model.graph.input
+    }
+    known = {**graph.constants, **feeds}
+    for node in graph.nodes:
+        given = [known[name] for name in node.inputs]
+        known[node.outputs[0]] = interpret.run(computation_of(node), given)
+    (expected,) = ReferenceEvaluator(model).run(None, feeds)
+    np.testing.assert_allclose(known["y"], expected, rtol=1e-5, atol=1e-5)
