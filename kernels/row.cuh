@@ -101,7 +101,7 @@ template <class K, int COLUMNS, int WARPS, bool KEPT>
 struct rf_row {
   char* arena;
   int folds;
-  K elements[KEPT ? COLUMNS : 1];
+  alignas(64) K elements[KEPT ? COLUMNS : 1];
 };
 
 template <int ROWS, int TASK_ROWS, int WARPS, class F>
@@ -120,22 +120,27 @@ RF_DEVICE auto rf_row_value(rf_row<K, COLUMNS, WARPS, KEPT>& row, int column, F 
   }
 }
 
-// Sixteen partial results: the order of a sum is fixed, and the compiler may use vectors for it.
+// Many partial results: the order of a sum is fixed, and the compiler may use vectors for it. With
+// few, gcc unrolls the loop over them first and finds no vectors any more.
 template <class JOIN, class K, int COLUMNS, int WARPS, bool KEPT, class T, class F>
 RF_DEVICE T rf_row_fold(rf_row<K, COLUMNS, WARPS, KEPT>& row, T initial, F f) {
-  constexpr int lanes = 16;
-  T sums[lanes];
+  constexpr int lanes = COLUMNS >= 64 ? 64 : COLUMNS >= 32 ? 32 : 16;
+  constexpr int whole = COLUMNS / lanes * lanes;
+  alignas(64) T sums[lanes];
   for (int j = 0; j < lanes; ++j) sums[j] = initial;
-  int start = 0;
-  for (; start + lanes <= COLUMNS; start += lanes) {
+  for (int start = 0; start < whole; start += lanes) {
     RF_VECTOR_LOOP
     for (int j = 0; j < lanes; ++j)
       sums[j] = JOIN::join(sums[j], (T)rf_row_value(row, start + j, f));
   }
-  for (int j = 0; start + j < COLUMNS; ++j)
-    sums[j] = JOIN::join(sums[j], (T)rf_row_value(row, start + j, f));
-  for (int width = lanes / 2; width > 0; width /= 2)
+  RF_VECTOR_LOOP
+  for (int j = 0; j < COLUMNS - whole; ++j)
+    sums[j] = JOIN::join(sums[j], (T)rf_row_value(row, whole + j, f));
+  RF_UNROLL
+  for (int width = lanes / 2; width > 0; width /= 2) {
+    RF_VECTOR_LOOP
     for (int j = 0; j < width; ++j) sums[j] = JOIN::join(sums[j], sums[j + width]);
+  }
   return sums[0];
 }
 

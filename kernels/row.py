@@ -5,6 +5,7 @@ Elements are read once: what several folds and the result need of one, a thread 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -28,6 +29,8 @@ JOINS = {
 }
 # What a thread keeps of a row in registers, and a core in its cache.
 KEPT_BYTES_OF_A_THREAD, KEPT_BYTES_OF_A_CORE = 64, 1 << 15
+# A core reads an element from its cache as soon as what it kept; it keeps what took so much work.
+WORTH_A_CACHE = 8
 # A warp has a row for itself up to this width; where warps would be idle, up to the other one.
 WIDEST_OF_A_WARP, WIDEST_WITH_IDLE_WARPS = 512, 128
 
@@ -48,9 +51,9 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     reads, writes = space.regions(placed, tiling.ranges(), tiling.tasks)
     elements = tiling.task_rows * width
     warps = warps_of_a_row(tiling.task_rows, width, target)
-    stages = stages_of(placed.computation, columns)
+    stages = stages_of(placed.computation, columns, WORTH_A_CACHE if target.is_host else 0)
     if not _may_keep(stages, width, warps, target):
-        stages = stages_of(placed.computation, columns, keep=False)
+        stages = stages_of(placed.computation, columns, math.inf)
     text = _text(placed, tiling, columns, stages, warps)
     body = Body("row", f"{kind} of rows of {width} in {shape}", text, arena_bytes(warps), 0)
     cost = TaskCost(

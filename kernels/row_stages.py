@@ -36,14 +36,15 @@ class Stage:
 
 
 def stages_of(
-    computation: Computation, columns: Collection[Var], keep: bool = True
+    computation: Computation, columns: Collection[Var], least_work: float = 0
 ) -> tuple[Stage, ...]:
+    """``least_work`` is what makes a part worth keeping, in multiplications."""
     folds = (*computation.folds, None)
     left = [*(fold.value for fold in computation.folds), computation.value]
     kept: Expr | None = None
     stages = []
     for number, fold in enumerate(folds):
-        now = _in_common(left[number:], columns) if keep else None
+        now = _in_common(left[number:], columns, least_work)
         if now is not None and _can_follow(kept, now, left[number + 1 :]):
             kept = _named(now)
             left[number:] = [terms.rewrite(expr, parts={now: kept}) for expr in left[number:]]
@@ -57,16 +58,21 @@ def _named(now: Expr) -> Expr:
     return terms.named(ELEMENT, now.dtype)
 
 
-def _in_common(left: Sequence[Expr], columns: Collection[Var]) -> Expr | None:
+def _in_common(left: Sequence[Expr], columns: Collection[Var], least_work: float) -> Expr | None:
     """The largest part of the first of these expressions that a later one has as well."""
     later = {node for expr in left[1:] for node in expr.walk()}
     varying = varying_parts(left[0], columns)
     shared = {node for node in varying if node in later and isinstance(node, Apply | Load)}
-    return max(shared, key=_weight, default=None)
+    largest = max(shared, key=_weight, default=None)
+    return None if largest is None or _work(largest) < least_work else largest
 
 
 def _weight(expr: Expr) -> int:
     return sum(1 for _ in expr.walk())
+
+
+def _work(expr: Expr) -> int:
+    return sum(function(node.name).cost for node in expr.walk() if isinstance(node, Apply))
 
 
 def _can_follow(kept: Expr | None, now: Expr, later: Sequence[Expr]) -> bool:

@@ -165,7 +165,13 @@ def test_a_row_that_no_register_holds_is_read_again() -> None:
     case = one("Softmax", numbers(3, 5000))
     text = body(case).text
     assert text.count("x0[") == 3 and "false> elements" in text
-    assert body(case, "host:2").text.count("x0[") == 1  # a core's cache does hold it
+    on_core = body(case, "host:2").text
+    assert on_core.count("rf_exp") == 1 and "true> elements" in on_core  # its cache does hold them
+
+
+def test_a_core_keeps_only_what_took_work() -> None:
+    """The elements themselves are in its cache anyway."""
+    assert "e = " not in body(one("LayerNormalization", numbers(3, 64), numbers(64)), "host:2").text
 
 
 def test_warps_share_a_row_where_rows_are_long_or_few() -> None:
