@@ -188,7 +188,7 @@ def attempts(
     fewer levels, and with its long sums in parts, if some are long enough. For blocks of as many
     threads as is predicted to be best.
     """
-    shorter = shorten(graph) if rule is Rule.SELECTED else graph
+    shorter = shorten(graph)
     graphs = (graph,) if shorter is graph else (graph, shorter)
     sizes = (target.threads,) if target.is_host else THREADS
     targets = [replace(target, threads=threads) for threads in sizes]

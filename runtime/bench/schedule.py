@@ -77,7 +77,7 @@ class Stopwatch:
         return round(self._last - before, 3)
 
 
-Attempt = tuple[int, int]  # the threads of a block, and which of the searches with them it is
+Attempt = tuple[int, int]  # the threads of a block, and which graph it makes tasks of
 
 
 class Planner:
@@ -88,10 +88,8 @@ class Planner:
     def __init__(self, graph: Graph, target: Target, cost: CostModel) -> None:
         self._attempts = {
             rule: {
-                (lowered.target.threads, number): (lowered, search)
-                for number, (lowered, search) in enumerate(
-                    predict.searches(graph, target, cost, rule)
-                )
+                (lowered.target.threads, id(lowered.graph)): (lowered, search)
+                for lowered, search in predict.searches(graph, target, cost, rule)
             }
             for rule in Rule
         }
