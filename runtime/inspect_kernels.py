@@ -7,12 +7,13 @@ built for the target's architecture, into the build cache; no GPU is needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ramforge.codegen.artifact import Artifact
-from ramforge.codegen.build import cubin, device
+from ramforge.codegen.build import cubin, device, nvdisasm, sass, toolchain
 from ramforge.codegen.build.cubin import Resources
+from ramforge.codegen.build.nvdisasm import Instruction
 from ramforge.codegen.units import register_cap
 from ramforge.compiler.errors import ArtifactError
 
@@ -27,11 +28,13 @@ def of_artifact(artifact: Artifact) -> dict[str, Any]:
             f"{artifact.source}: compiled for the host, where there are no registers to tell of\n"
             "    fix: compile for a GPU, such as --target h200"
         )
-    usage = cubin.usage(device.compile_cubin(artifact.text(), architecture))
+    built = device.compile_cubin(artifact.text(), architecture)
+    usage = cubin.usage(built)
+    code = nvdisasm.disassemble(built.data) if toolchain.find_nvdisasm() else {}
     return {
         "architecture": architecture,
         "kernels": list(_kernel_rows(artifact.manifest["schedule"]["launches"], usage)),
-        "bodies": _body_rows(artifact.manifest["roperators"], usage),
+        "bodies": _body_rows(artifact.manifest["roperators"], usage, code),
     }
 
 
@@ -53,14 +56,19 @@ def _kernel_rows(
         }
 
 
-def _body_rows(roperators: Iterable[Mapping[str, Any]], usage: Mapping[str, Resources]) -> Rows:
+def _body_rows(
+    roperators: Iterable[Mapping[str, Any]],
+    usage: Mapping[str, Resources],
+    code: Mapping[str, Sequence[Instruction]],
+) -> Rows:
     """A row for each form of a body: kernels with fewer registers have one of their own."""
     arenas = {row["body"]: row.get("arena_bytes", 0) for row in roperators}
     rows = []
     for function, used in usage.items():
         for body in arenas:
             if form := _form_of(body, function):
-                rows.append({"name": body, "form": form, **_taken(used, arenas[body])})
+                found = _outlined(code.get(function, ()))
+                rows.append({"name": body, "form": form, **_taken(used, arenas[body]), **found})
     return sorted(rows, key=lambda row: (-row["code_bytes"], row["name"], row["form"]))
 
 
@@ -73,6 +81,17 @@ def _form_of(body: str, function: str) -> str:
     if found := re.fullmatch(rf"\$(\w+)\$_ZN\d+{body}3run\w+", function):
         return found[1]
     return ""
+
+
+def _outlined(code: Sequence[Instruction]) -> dict[str, float | int | None]:
+    """Nothing is known without a disassembler, or of code that is a part of a kernel's."""
+    if not code:
+        return {"math_share": None, "stack_accesses_in_loops": None}
+    outline = sass.outline(code)
+    return {
+        "math_share": round(outline.math_share, 3),
+        "stack_accesses_in_loops": outline.stack_accesses_in_loops,
+    }
 
 
 def _taken(used: Resources, arena_bytes: int) -> dict[str, int | None]:

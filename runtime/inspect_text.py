@@ -222,8 +222,11 @@ def _built_parts(built: dict[str, Any]) -> list[str]:
     )
     bodies = Table(
         "Bodies, of which each kernel has those that it runs",
-        ("body", "form", *head),
-        [_built_row(row, ("name", "form", *names)) for row in built["bodies"]],
+        ("body", "form", *head, "math", "stack in loops"),
+        [
+            _built_row(row, ("name", "form", *names, "math_share", "stack_accesses_in_loops"))
+            for row in built["bodies"]
+        ],
     )
     return [kernels.plain(), bodies.plain()]
 

@@ -59,6 +59,37 @@ class Loop:
     body: Numbers
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """``math`` of the ``instructions`` of the main loop do arithmetic; ``enclosing`` are those of
+    the loop around it, its own left out. Without a loop all of the code stands for it.
+    """
+
+    math: int
+    instructions: int
+    enclosing: int
+    stack_accesses_in_loops: int
+
+    @property
+    def math_share(self) -> float:
+        return self.math / self.instructions if self.instructions else 0.0
+
+
+def outline(code: Sequence[Instruction]) -> Outline:
+    """Where a function spends its time, as far as its text tells."""
+    found = loops(code)
+    main = main_loop(code, found)
+    body = main.body if main else Numbers(range(len(code)))
+    outer = around(main, found) if main else None
+    looped = Numbers().union(*(each.body for each in found))
+    return Outline(
+        sum(is_math(code[number]) for number in body),
+        len(body),
+        len(outer.body - body) if outer else 0,
+        sum(is_local(code[number]) for number in looped),
+    )
+
+
 def is_math(instruction: Instruction) -> bool:
     """What moves a constant is none."""
     return instruction.base in _MATH and not instruction.operands.count("RZ") > 1

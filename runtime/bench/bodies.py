@@ -25,6 +25,7 @@ from ramforge.codegen import artifact as artifacts
 from ramforge.codegen import units
 from ramforge.codegen.build import cubin, linked, nvdisasm, sass
 from ramforge.codegen.build.nvdisasm import Instruction
+from ramforge.codegen.build.sass import Outline
 from ramforge.codegen.units import Unit
 from ramforge.compiler.device import PRECISIONS, find_target, vdevices
 from ramforge.compiler.errors import ArtifactError
@@ -36,7 +37,7 @@ from ramforge.runtime.bench.body_cases import Case, cases
 from ramforge.runtime.tables import Table
 from ramforge.runtime.tune import options_of
 
-FORMAT = 1
+FORMAT = 2
 TARGETS = ("a100", "h200")
 _WIDE = 16
 
@@ -54,25 +55,16 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a body is made of. ``math`` of the ``instructions`` of the main loop do arithmetic;
-    ``enclosing`` are the instructions of the loop around it, its own left out.
-    """
+    """What a body is made of."""
 
     registers: int
     spill_bytes: int
-    stack_accesses_in_loops: int
     code_bytes: int
-    math: int
-    instructions: int
-    enclosing: int
+    outline: Outline
     global_loads: Counts
     generic_loads: Counts
     shared_loads: Counts
     stores: Counts
-
-    @property
-    def math_share(self) -> float:
-        return self.math / self.instructions if self.instructions else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +96,7 @@ class _Job:
     register_cap: int
 
 
-_NOTHING = Figures(0, 0, 0, 0, 0, 0, 0, Counts(), Counts(), Counts(), Counts())
+_NOTHING = Figures(0, 0, 0, Outline(0, 0, 0, 0), Counts(), Counts(), Counts(), Counts())
 
 
 def measure(chosen: Sequence[Case]) -> list[Row]:
@@ -170,20 +162,12 @@ def _measured(job: _Job) -> Row:
 
 
 def figures(used: cubin.Resources, code: Sequence[Instruction]) -> Figures:
-    """Without a loop all of the code stands for it."""
-    found = sass.loops(code)
-    loop = sass.main_loop(code, found)
-    body = loop.body if loop else frozenset(range(len(code)))
-    outer = sass.around(loop, found) if loop else None
-    looped = frozenset[int]().union(*(each.body for each in found))
+    outline = sass.outline(code)
     return Figures(
         used.registers,
         used.spill_bytes,
-        sum(sass.is_local(code[number]) for number in looped),
         used.code_bytes,
-        sum(sass.is_math(code[number]) for number in body),
-        len(body),
-        len(outer.body - body) if outer else 0,
+        outline,
         _counted(code, "global", False),
         _counted(code, "generic", False),
         _counted(code, "shared", False),
@@ -213,9 +197,10 @@ def read(path: Path) -> Document:
 
 
 def _row(found: dict[str, Any]) -> Row:
-    made: dict[str, Any] = found["figures"]
+    made: dict[str, Any] = dict(found["figures"])
+    outline = Outline(**made.pop("outline"))
     counts = {name: Counts(**value) for name, value in made.items() if isinstance(value, dict)}
-    return Row(**{**found, "figures": Figures(**{**made, **counts})})
+    return Row(**{**found, "figures": Figures(outline=outline, **{**made, **counts})})
 
 
 _PAGE = """\
@@ -251,12 +236,13 @@ def table(document: Document, architecture: str) -> Table:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    made = row.figures
-    loop = f"{made.instructions} + {made.enclosing}" if made.enclosing else str(made.instructions)
+    made, outline = row.figures, row.figures.outline
+    enclosing = f" + {outline.enclosing}" if outline.enclosing else ""
+    loop = f"{outline.instructions}{enclosing}"
     return (
         *(row.kind, row.precision, str(row.threads), row.summary, str(row.blocks_per_sm)),
-        *(str(made.registers), str(made.spill_bytes), str(made.stack_accesses_in_loops)),
-        *(str(row.arena_bytes), str(made.code_bytes), f"{made.math_share:.0%}", loop),
+        *(str(made.registers), str(made.spill_bytes), str(outline.stack_accesses_in_loops)),
+        *(str(row.arena_bytes), str(made.code_bytes), f"{outline.math_share:.0%}", loop),
         *map(str, (made.global_loads, made.generic_loads, made.shared_loads, made.stores)),
     )
 

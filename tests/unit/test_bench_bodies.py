@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from ramforge.codegen.build import linked, toolchain
 from ramforge.codegen.build.cubin import Resources
 from ramforge.codegen.build.nvdisasm import Instruction
+from ramforge.codegen.build.sass import Outline
 from ramforge.compiler.device import PRECISIONS
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.registry import families
@@ -21,7 +22,7 @@ from ramforge.runtime.bench.bodies import Counts, Document, Figures, Row
 
 DOCS = Path(__file__).parents[2] / "docs"
 LOADS = (Counts(4, 1), Counts(0, 5), Counts(6, 0))
-FIGURES = Figures(64, 0, 0, 2048, 30, 40, 20, *LOADS, Counts(0, 8))
+FIGURES = Figures(64, 0, 2048, Outline(30, 40, 20, 0), *LOADS, Counts(0, 8))
 
 ROW = Row("softmax", "fp32", 256, "softmax of rows of 1024", "sm_80", 4, 0, FIGURES)
 HAS_TOOLS = toolchain.find_nvdisasm() is not None and not linked.obstacle()
@@ -36,9 +37,8 @@ def test_figures_of_code() -> None:
     ]
     code = [Instruction("STL", "[R1+0x4],R9"), *loop, Instruction("STG.E", "[R2.64],R8")]
     found = bodies.figures(Resources(40, 12, 0, 96), [*code, Instruction("EXIT")])
-    assert (found.math, found.instructions, found.enclosing) == (1, 4, 0)
-    assert found.math_share == 0.25
-    assert found.stack_accesses_in_loops == 1 and found.spill_bytes == 12
+    assert found.outline == Outline(1, 4, 0, 1) and found.outline.math_share == 0.25
+    assert found.registers == 40 and found.spill_bytes == 12
     assert found.global_loads == Counts(1, 0) and found.stores == Counts(0, 1)
 
 
@@ -74,7 +74,7 @@ def test_some_bodies_are_compiled_and_disassembled(tmp_path: Path) -> None:
     for row in found:
         made = row.figures
         assert 0 < made.registers <= 255 and made.code_bytes > 500
-        assert 0 < made.math_share < 1
+        assert 0 < made.outline.math_share < 1
         assert made.global_loads.wide + made.global_loads.narrow > 0
         assert made.stores.wide + made.stores.narrow > 0
 
@@ -124,6 +124,6 @@ def test_no_body_spills_inside_a_loop() -> None:
     found = {
         (row.kind, row.precision, row.summary.rpartition("tiles of ")[2])
         for row in rows
-        if row.figures.stack_accesses_in_loops
+        if row.figures.outline.stack_accesses_in_loops
     }
     assert found == SPILLING

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import ramforge
 from ramforge.codegen.artifact import Artifact
-from ramforge.codegen.build import linked
+from ramforge.codegen.build import linked, toolchain
 from ramforge.compiler.errors import UnsupportedModel
 from ramforge.runtime import cli
 from ramforge.zoo import MODELS
@@ -244,6 +244,10 @@ def test_what_is_built_is_told_of_every_kernel_and_every_body(artifact: Artifact
     (cap,) = {row["register_cap"] for row in built["kernels"]}
     assert {row["form"] for row in built["bodies"]} == {f"r{cap}"}
     assert all(0 < row["registers"] <= cap for row in built["bodies"])
+    if toolchain.find_nvdisasm():
+        assert all(0 <= row["math_share"] < 1 for row in built["bodies"])
+        assert max(row["math_share"] for row in built["bodies"]) > 0.3
+        assert not any(row["stack_accesses_in_loops"] for row in built["bodies"])
 
 
 @needs_linker
