@@ -24,6 +24,26 @@ template <class T>
 RF_DEVICE rf_vector rf_floats(const T* from) {
   return T::template widened<RF_WIDTH>(from);
 }
+#if defined(__AVX2__)
+#define RF_BYTES_AS_INTS(instruction) asm(instruction " %1, %0" : "=v"(wide) : "m"(bytes))
+#else
+#define RF_BYTES_AS_INTS(instruction) wide = __builtin_convertvector(bytes, rf_widths)
+#endif
+typedef int rf_widths __attribute__((vector_size(RF_WIDTH * 4), aligned(4), may_alias));
+RF_DEVICE rf_vector rf_floats(const signed char* from) {
+  typedef signed char narrow __attribute__((vector_size(RF_WIDTH), aligned(1), may_alias));
+  const narrow& bytes = *(const narrow*)from;
+  rf_widths wide;
+  RF_BYTES_AS_INTS("vpmovsxbd");
+  return __builtin_convertvector(wide, rf_vector);
+}
+RF_DEVICE rf_vector rf_floats(const unsigned char* from) {
+  typedef unsigned char narrow __attribute__((vector_size(RF_WIDTH), aligned(1), may_alias));
+  const narrow& bytes = *(const narrow*)from;
+  rf_widths wide;
+  RF_BYTES_AS_INTS("vpmovzxbd");
+  return __builtin_convertvector(wide, rf_vector);
+}
 
 // Floats of K that are copied at once, and from one such row to the next.
 enum { RF_CHUNK = 384, RF_PITCH = RF_CHUNK + 16, RF_COPIED_ROWS = 12 };

@@ -163,11 +163,12 @@ def computation_of(node: Node) -> Computation:
 
 
 _FACTORS = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
+_WEIGHTS = (*_FACTORS, DType.INT8, DType.UINT8)
 
 
 def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None:
     """The factors of a matrix product that is summed in float32, rows first; None if it is anything
-    else. Each is stored in 16 bits or as float32 itself.
+    else. Each is stored in 16 bits or as float32 itself, those of the columns also in 8 bits.
     """
     value = computation.value
     if computation.kind != SUM or computation.roles is None:
@@ -179,7 +180,7 @@ def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None
         return None
     if left.fill and left.loose_axes():  # what lies outside of a row's tensor counts as zero
         return None
-    return (left, right) if left.dtype in _FACTORS and right.dtype in _FACTORS else None
+    return (left, right) if left.dtype in _FACTORS and right.dtype in _WEIGHTS else None
 
 
 def multiplied(computation: Computation) -> tuple[terms.Load, ...]:

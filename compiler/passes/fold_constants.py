@@ -1,8 +1,8 @@
 """Compute at compile time whatever depends on constants alone (a transposed weight, a table of
 positions).
 
-A large constant that a model stores in 16 bits and widens stays as it is stored: whoever reads it
-widens what it reads. ``fold_the_rest`` widens it after all where some reader could not.
+A large constant that a model stores in 8 or 16 bits and widens stays as it is stored: whoever reads
+it widens what it reads. ``fold_the_rest`` widens it after all where some reader could not.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import numpy as np
 from ramforge.compiler.errors import CompileError
 from ramforge.compiler.expressions import interpret, terms
 from ramforge.compiler.expressions.computation import Computation, computation_of
-from ramforge.compiler.ir import Array, Graph, Node, Tensor
+from ramforge.compiler.ir import Array, DType, Graph, Node, Tensor
 
 # An Expand of one number may be far larger than what it came from; such a thing stays in the
 # program.
 ALWAYS_SMALL_BYTES = 1 << 20
 # A weight that is smaller may as well be stored wider than the model has it.
 SMALL_WEIGHT_BYTES = 1 << 16
+_NARROW = (DType.FLOAT16, DType.BFLOAT16, DType.INT8, DType.UINT8)
+_WIDE = (DType.FLOAT32, DType.FLOAT64)
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -40,14 +42,12 @@ def _in_order(tensor: Tensor) -> Tensor:
 
 
 def is_widening(computation: Computation) -> bool:
-    """Whether this only makes floats of 16 bits larger."""
+    """Whether this only makes floats of numbers of 8 or 16 bits."""
     value = computation.value
     if not computation.is_map or not isinstance(value, terms.Apply) or value.name != "cast":
         return False
     (source,) = value.args
-    if not isinstance(source, terms.Load) or not (source.dtype.is_float and value.dtype.is_float):
-        return False
-    return source.dtype.itemsize == 2 and value.dtype.itemsize > 2
+    return isinstance(source, terms.Load) and source.dtype in _NARROW and value.dtype in _WIDE
 
 
 def _folded(graph: Graph, may_widen: bool) -> Graph:

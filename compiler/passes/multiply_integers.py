@@ -1,8 +1,9 @@
 """Multiply integers where a model multiplies what it made of them by DequantizeLinear.
 
 A Conv, MatMul or Gemm of dequantised bytes becomes a product of the bytes and one factor for each
-column: every sum is exact then, which that of floats need not be. It runs on ONNX nodes, for their
-pairs are known by name.
+column: every sum is exact then, which that of floats need not be. Where only the weights are bytes
+they are made floats as they are read, which is a Cast here, and the factor is behind the sum too.
+It runs on ONNX nodes, for their pairs are known by name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ramforge.compiler.ir import Array, DType, Graph, Node, Tensor
+from ramforge.compiler.passes.fold_constants import SMALL_WEIGHT_BYTES
 
 _BYTES = (DType.INT8, DType.UINT8)
 _FLOAT = 1  # as ONNX numbers its types
@@ -23,8 +25,18 @@ def multiply_integers(graph: Graph) -> Graph:
     changes = _Changes(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
-        pair = _pair(node, graph, producers)
-        nodes += [node] if pair is None else changes.of(node, *pair)
+        weight = _weight(node, graph, producers)
+        if weight is None:
+            nodes.append(node)
+            continue
+        source = _stored(producers.get(node.inputs[0]), graph)
+        is_byte = _without_zero(weight, _column_axis(node), graph) is not None
+        if source is not None and source.scale.size == 1 and (is_byte or node.op != "Conv"):
+            nodes += changes.of(node, source, weight)
+        elif is_byte and _is_widened(node, weight, graph):
+            nodes += changes.of(node, None, weight)
+        else:
+            nodes.append(node)
     if not changes.constants:
         return graph
     return graph.rebuilt(nodes, changes.tensors, changes.constants)
@@ -40,37 +52,45 @@ class _Stored:
     origin: tuple[str, ...]
 
 
-def _pair(
-    node: Node, graph: Graph, producers: Mapping[str, Node]
-) -> tuple[_Stored, _Stored] | None:
-    """Both factors of a node that can be made a product of bytes."""
+def _weight(node: Node, graph: Graph, producers: Mapping[str, Node]) -> _Stored | None:
+    """The weights of a plain product, if they are known bytes with a scale for each column."""
     if node.op not in ("Conv", "MatMul", "Gemm"):
         return None
-    a, b = (_stored(producers.get(name), graph) for name in node.inputs[:2])
-    if a is None or b is None or a.scale.size != 1 or b.name not in graph.constants:
+    made = producers.get(node.inputs[1])
+    found = _stored(made, graph)
+    if made is None or found is None or found.name not in graph.constants:
         return None
-    weight, source = graph.tensor(b.name), graph.tensor(a.name)
+    weight, source = graph.tensor(found.name), graph.tensor(node.inputs[0])
     if node.op == "Conv":
         is_plain = weight.shape[1] > 1 or node.attr("group", 1) == 1
-        is_plain &= _fits_without_zero(b, graph)
     elif node.op == "Gemm":
         is_plain = not node.attr("transA", 0)
         is_plain &= node.attr("alpha", 1.0) == 1.0 and node.attr("beta", 1.0) == 1.0
     else:
         is_plain = len(weight.shape) == 2 and len(source.shape) >= 2
-    along = producers[node.inputs[1]].attr("axis", 1) % len(weight.shape)
-    fits = b.scale.size == 1 or along == _column_axis(node)
-    return (a, b) if is_plain and fits else None
+    along = made.attr("axis", 1) % len(weight.shape)
+    fits = found.scale.size == 1 or along == _column_axis(node)
+    return found if is_plain and fits else None
 
 
-def _fits_without_zero(weight: _Stored, graph: Graph) -> bool:
-    """Whether weights of a convolution less their zero points are bytes."""
-    values = graph.constants[weight.name].astype(np.int32)
-    zeros = graph.constants[weight.zero].astype(np.int32) if weight.zero else np.zeros(1, np.int32)
-    moved = values - zeros.reshape(-1, *[1] * (values.ndim - 1))
+def _is_widened(node: Node, weight: _Stored, graph: Graph) -> bool:
+    """Whether weights alone are bytes, and too many to be made floats when they are compiled."""
+    large = 4 * graph.tensor(weight.name).size > SMALL_WEIGHT_BYTES
+    return large and graph.tensor(node.inputs[0]).dtype is DType.FLOAT32
+
+
+def _without_zero(weight: _Stored, axis: int, graph: Graph) -> Array | None:
+    """Weights less their zero points, None if that is no byte."""
+    values = graph.constants[weight.name]
+    if not weight.zero or not np.any(graph.constants[weight.zero]):
+        return values
+    along = [1] * values.ndim
+    along[axis] = -1
+    moved = values.astype(np.int32) - graph.constants[weight.zero].astype(np.int32).reshape(along)
     limits = np.iinfo(np.int8)
-    fits = (moved >= limits.min) & (moved <= limits.max)
-    return not np.any(zeros) or bool(fits.all())
+    if np.any(moved < limits.min) or np.any(moved > limits.max):
+        return None
+    return moved.astype(np.int8)
 
 
 def _stored(node: Node | None, graph: Graph) -> _Stored | None:
@@ -101,13 +121,18 @@ class _Changes:
     tensors: list[Tensor] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
 
-    def of(self, node: Node, a: _Stored, b: _Stored) -> list[Node]:
+    def of(self, node: Node, a: _Stored | None, b: _Stored) -> list[Node]:
         shape = self.graph.tensor(node.outputs[0]).shape
-        node = replace(node, origin=tuple(dict.fromkeys((*a.origin, *b.origin, *node.origin))))
-        steps = [self._product(node, a, b)]
-        self._follow(steps, node, "Cast", DType.FLOAT32, to=_FLOAT)
+        origin = (*(a.origin if a else ()), *b.origin, *node.origin)
+        node = replace(node, origin=tuple(dict.fromkeys(origin)))
+        scales = b.scale.reshape(-1)
+        if a is None:
+            steps = self._widened(node, b)
+        else:
+            steps = [self._product(node, a, b)]
+            self._follow(steps, node, "Cast", DType.FLOAT32, to=_FLOAT)
+            scales = (a.scale.reshape(-1) * scales).astype(np.float32)
         spread = (1,) * (len(shape) - 2) if node.op == "Conv" else ()
-        scales = (a.scale.reshape(-1) * b.scale.reshape(-1)).astype(np.float32)
         factor = self._constant(f"{node.name}.scale", scales.reshape(-1, *spread))
         self._follow(steps, node, "Mul", DType.FLOAT32, factor)
         bias = node.inputs[2] if len(node.inputs) > 2 else ""
@@ -126,6 +151,17 @@ class _Changes:
         made = self._tensor(node, "integers", DType.INT32)
         attrs = dict(node.attrs) if node.op == "Conv" else {}
         return Node(f"{node.name}.integers", op, inputs, (made,), attrs, node.origin)
+
+    def _widened(self, node: Node, b: _Stored) -> list[Node]:
+        """The product of floats, its weights made floats as they are."""
+        values = _without_zero(b, _column_axis(node), self.graph)
+        assert values is not None
+        weight = self._constant(f"{node.name}.weight", values)
+        wide = self._tensor(node, "weight", DType.FLOAT32, values.shape)
+        cast = Node(f"{node.name}.weight", "Cast", (weight,), (wide,), {"to": _FLOAT}, node.origin)
+        made = self._tensor(node, "floats", DType.FLOAT32)
+        name = f"{node.name}.floats"
+        return [cast, replace(node, name=name, inputs=(node.inputs[0], wide), outputs=(made,))]
 
     def _plain(self, zero: str) -> str:
         """A zero point of one element without axes, as products of integers want it."""

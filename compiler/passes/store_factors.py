@@ -99,23 +99,25 @@ class _Changes:
         ]
         narrow = copied | {slot for slot, name in enumerate(inputs) if name in self.inside}
 
-        def change(load: Load) -> Expr:
+        def stored(load: Load) -> Load:
             if load.slot not in narrow:
                 return load
-            stored = terms.load(load.slot, load.indices, load.shape, self.dtype, load.fill)
-            return terms.cast_to(stored, load.dtype)
+            return terms.load(load.slot, load.indices, load.shape, self.dtype, load.fill)
 
-        computation = comp.rewritten(_multiplying(computation, change), change)
+        def change(load: Load) -> Expr:
+            return terms.cast_to(stored(load), load.dtype)
+
+        computation = comp.rewritten(_multiplying(computation, stored), change)
         if node.outputs[0] in self.inside:
             computation = computation.then(terms.cast_to(terms.hole(computation.dtype), self.dtype))
         return computed(replace(node, inputs=tuple(inputs)), computation)
 
 
-def _multiplying(computation: Computation, change: Callable[[Load], Expr]) -> Computation:
-    """The computation with its factors changed; however these are stored, they are multiplied as
-    float32.
+def _multiplying(computation: Computation, stored: Callable[[Load], Load]) -> Computation:
+    """The computation with its factors as they are stored now; however that is, they are multiplied
+    as float32.
     """
-    factors = [terms.cast_to(change(load), DType.FLOAT32) for load in multiplied(computation)]
+    factors = [terms.cast_to(stored(load), DType.FLOAT32) for load in multiplied(computation)]
     if not factors:
         return computation
     product = terms.apply("mul", *factors[:2])

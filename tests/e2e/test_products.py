@@ -77,6 +77,13 @@ def numbers(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
 
 
+def whole(dtype: Any, *shape: int, seed: int = 0) -> Array:
+    """Every byte, the largest ones too."""
+    limits = np.iinfo(dtype)
+    random = np.random.default_rng([seed, *shape])
+    return random.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+
+
 def widened(x: Array, w: Array, *, transposed: bool = False) -> Product:
     """Floats times weights that are stored in 16 bits."""
 
@@ -128,13 +135,6 @@ def halves(x: Array, w: Array, *, known: bool = True) -> Product:
     return Product(node, inputs, weights, expected, 1e-2 if x.dtype == BRAIN else 1e-3)
 
 
-def whole(dtype: Any, *shape: int, seed: int = 0) -> Array:
-    """Every byte, the largest ones too."""
-    limits = np.iinfo(dtype)
-    random = np.random.default_rng([seed, *shape])
-    return random.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
-
-
 def integers(x: Array, w: Array, zeros: tuple[int, int], *, known: bool = True) -> Product:
     """MatMulInteger; each operand has a zero point of its own type."""
 
@@ -179,6 +179,11 @@ FLOATS = {
     "weights in bfloat16, three rows": widened(numbers(3, 264), numbers(264, 63).astype(BRAIN)),
     "weights in float16, on the left": widened_values(
         numbers(263, 70), numbers(65, 263).astype(HALF)
+    ),
+    "weights in int8": widened(numbers(65, 272), whole(np.int8, 272, 65)),
+    "weights in uint8, one row": widened(numbers(1, 1040), whole(np.uint8, 1040, 65)),
+    "weights in int8, three rows, transposed": widened(
+        numbers(3, 272), whole(np.int8, 63, 272), transposed=True
     ),
     "weights in float16, a convolution": widened_convolution(
         numbers(1, 20, 9, 8), numbers(100, 20, 3, 3).astype(HALF)
@@ -267,6 +272,7 @@ def test_no_two_accesses_race(name: str, tmp_path: Path) -> None:
     [
         "weights in float16",
         "weights in bfloat16, three rows",
+        "weights in int8",
         "s8 x s8, a convolution",
         "u8 x s8, three rows",
     ],
@@ -289,6 +295,20 @@ def test_tf32_widens_weights_where_its_instructions_multiply(rows: int, tmp_path
     assert ("rf_matrix<RF_TF32>" in artifact.text()) is (rows == 65)
     assert ("rf_packed<rf_half, 264, 8>" in artifact.text()) is (rows == 3)
     assert not product.complaints(emulated(artifact, product, ORDERS[2]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "stored"),
+    [(HALF, "bf16", BRAIN), (HALF, "fp16", HALF), (np.int8, "fp16", HALF)],
+)
+def test_weights_are_stored_as_the_precision_asks(dtype: Any, precision: str, stored: Any) -> None:
+    weights = whole(np.int8, 264, 70).astype(dtype)
+    product = replace(widened(numbers(7, 264), weights), tolerance=1e-2, times=1)
+    artifact = ramforge.compile(product.model(), target="host:2", precision=precision)
+    names = {HALF: "rf_half", BRAIN: "rf_bfloat16"}
+    assert f"rf_problem<{names[stored]}, 7, 70, 1, 264, 1, 8>" in artifact.text()
+    with Session(artifact) as session:
+        assert not product.complaints(session.run(None, dict(product.inputs)))
 
 
 def test_weights_stay_as_the_model_stores_them(tmp_path: Path) -> None:

@@ -73,6 +73,33 @@ MULTIPLIED = (
     case("Gemm", "Gemm", ROWS, MATRIX, axis=1, bias=BIAS),
     case("Gemm, transposed", "Gemm", ROWS, MATRIX.T.copy(), axis=0, bias=BIAS, transB=1),
 )
+
+
+def of_weights(given: Case, x: Array) -> Case:
+    """The same with floats on the left, and no rounding at the end."""
+    _, weights, product, _ = given.nodes
+    made = (weights, helper.make_node(
+        product.op_type, ["x", *product.input[1:]], ["y"],
+        **{each.name: helper.get_attribute_value(each) for each in product.attribute},
+    ))  # fmt: skip
+    return replace(given, name=f"{given.name}, weights alone", nodes=made, inputs={"x": x})
+
+
+WIDE = numbers(140, 130, dtype=np.int8) // 2
+WEIGHTS_ALONE = (
+    of_weights(case("MatMul", "MatMul", ROWS, WIDE, axis=1), numbers(3, 140)),
+    of_weights(case("zero point", "MatMul", ROWS, WIDE, axis=1, zeros=(0, 9)), numbers(7, 140)),
+    of_weights(
+        case("Gemm", "Gemm", ROWS, WIDE, axis=0, transB=1, bias=numbers(140)), numbers(7, 130)
+    ),
+    of_weights(
+        case(
+            "Conv", "Conv", IMAGE, numbers(200, 20, 3, 3, dtype=np.int8), pads=PADS,
+            bias=numbers(200),
+        ),
+        numbers(1, 20, 5, 4),
+    ),
+)  # fmt: skip
 LEFT_ALONE = (
     case("weights that are no bytes", "Conv", IMAGE, KERNEL, zeros=(-9, 7), pads=PADS),
     case("a scale for each row", "MatMul", ROWS, MATRIX, axis=0),
@@ -82,7 +109,7 @@ LEFT_ALONE = (
 
 
 def test_they_mean_the_same(tmp_path: Path) -> None:
-    check([*MULTIPLIED, *LEFT_ALONE], tmp_path)
+    check([*MULTIPLIED, *WEIGHTS_ALONE, *LEFT_ALONE], tmp_path)
 
 
 @pytest.mark.parametrize("given", MULTIPLIED, ids=lambda given: given.name)
@@ -90,6 +117,15 @@ def test_bytes_are_multiplied(given: Case) -> None:
     program = compile_graph(import_model(model_of([given])), find_target("h200"))
     (product,) = (op for op in program.operators if op.variant.body.family == "contract")
     assert "rf_contract_bytes<" in product.variant.body.text
+    (packed,) = (program.weights[name] for name in product.variant.packed)
+    assert packed.dtype == np.int8
+
+
+@pytest.mark.parametrize("given", WEIGHTS_ALONE, ids=lambda given: given.name)
+def test_weights_alone_stay_bytes(given: Case) -> None:
+    program = compile_graph(import_model(model_of([given])), find_target("h200"))
+    (product,) = (op for op in program.operators if op.variant.body.family == "contract")
+    assert ", signed char>;" in product.variant.body.text
     (packed,) = (program.weights[name] for name in product.variant.packed)
     assert packed.dtype == np.int8
 
