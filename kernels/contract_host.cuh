@@ -47,6 +47,7 @@ RF_DEVICE rf_vector rf_floats(const unsigned char* from) {
 
 // Floats of K that are copied at once, and from one such row to the next.
 enum { RF_CHUNK = 384, RF_PITCH = RF_CHUNK + 16, RF_COPIED_ROWS = 12 };
+static_assert((int)RF_ROWS <= (int)RF_COPIED_ROWS, "more rows than there is a place for");
 
 // What is copied at once of each row: several short segments, or a piece of a long one.
 template <class P>

@@ -1,14 +1,17 @@
-"""How a product is cut for cores."""
+"""How a product is cut for cores, and what a core makes of it."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from ramforge.kernels import core_tiles
+from ramforge.kernels import contract, core_tiles
 from ramforge.kernels.product import Product
+from tests.helpers import check, numbers, one
 
 
 def product(m: int, n: int, k: int = 64, batches: int = 1, is_packable: bool = True) -> Product:
@@ -44,3 +47,25 @@ def test_deep_products_have_narrow_tiles_and_loose_columns_tall_ones() -> None:
 
 def test_neighbours_are_rows_where_there_are_more_columns() -> None:
     assert core_tiles.rows_first(product(49, 512)) and not core_tiles.rows_first(product(3136, 64))
+
+
+def test_the_arena_has_a_place_for_the_rows_that_are_copied() -> None:
+    text = Path(contract.__file__).with_name("contract_host.cuh").read_text()
+    found = re.search(
+        r"RF_CHUNK = (\d+), RF_PITCH = RF_CHUNK \+ (\d+), RF_COPIED_ROWS = (\d+)", text
+    )
+    assert found is not None
+    chunk, gap, rows = map(int, found.groups())
+    assert 4 * rows * (chunk + gap) == contract._COPIED_BYTES
+
+
+def test_rows_are_copied_piece_by_piece_and_window_by_window(tmp_path: Path) -> None:
+    products = [
+        one("MatMul", numbers(m, k, seed=k), numbers(k, 40, seed=m))
+        for m, k in [(1, 383), (2, 385), (3, 769), (13, 384), (27, 1000), (49, 5)]
+    ]
+    windows = [
+        one("Conv", numbers(1, c, 9, 7, seed=c), numbers(33, c, size, size), pads=[size // 2] * 4)
+        for c, size in [(3, 7), (5, 3), (64, 5), (400, 3)]
+    ]
+    check([*products, *windows], tmp_path)
