@@ -2,11 +2,11 @@
 // gone through a few times: every time `f(column, element)` sees an element, which it may set, and
 // which is then there the next time.
 #if defined(RF_SIMT)
-// WARPS warps share a row. A thread has up to four neighbours at a time, read at once, and keeps
-// what it has in registers if the row is kept.
+// WARPS warps share a row; a thread has it for itself if there are none. A thread has up to four
+// neighbours at a time, read at once, and keeps what it has in registers if the row is kept.
 template <int COLUMNS, int WARPS>
 struct rf_row_shape {
-  static constexpr int threads = 32 * WARPS;
+  static constexpr int threads = WARPS == 0 ? 1 : 32 * WARPS;
   static constexpr int most = COLUMNS >= 2 * threads ? 4 : COLUMNS > threads ? 2 : 1;
   static constexpr int wide = COLUMNS % most == 0 ? most : COLUMNS % 2 == 0 && most > 1 ? 2 : 1;
   static constexpr int step = threads * wide;
@@ -24,11 +24,11 @@ struct rf_row {
 };
 
 // f(row, turn) for the rows of one task: one after the other by all warps of the block, or one by
-// each.
+// each warp or thread.
 template <int ROWS, int TASK_ROWS, int WARPS, class F>
 RF_DEVICE void rf_each_row(int task, F f) {
-  const int first = WARPS > 1 ? 0 : threadIdx.x / 32;
-  for (int i = first; i < TASK_ROWS; i += WARPS > 1 ? 1 : RF_WARPS) {
+  const int first = WARPS > 1 ? 0 : WARPS == 1 ? threadIdx.x / 32 : threadIdx.x;
+  for (int i = first; i < TASK_ROWS; i += WARPS > 1 ? 1 : WARPS == 1 ? RF_WARPS : RF_THREADS) {
     const int row = task * TASK_ROWS + i;
     if (row < ROWS) f(row, i);
   }
@@ -46,6 +46,7 @@ RF_DEVICE void rf_row_parts(G g) {
       if (COLUMNS % shape::step == 0 || column < COLUMNS) g(turn, column);
     }
   } else {
+    RF_UNROLL_BY(8 / shape::wide)  // loads under way, as many as leave a thread its registers
     for (int column = first; column < COLUMNS; column += shape::step) g(0, column);
   }
 }
@@ -63,6 +64,7 @@ RF_DEVICE T rf_row_fold(rf_row<K, COLUMNS, WARPS, KEPT>& row, T initial, F f) {
     RF_UNROLL
     for (int j = 0; j < shape::wide; ++j) sum = JOIN::join(sum, values[j]);
   });
+  if (WARPS == 0) return sum;
   RF_UNROLL
   for (int step = 16; step > 0; step /= 2)  // the + makes an int of what is smaller than one
     sum = JOIN::join(sum, (T)__shfl_xor_sync(0xffffffffu, +sum, step));
@@ -93,7 +95,7 @@ RF_DEVICE void rf_row_store(rf_row<K, COLUMNS, WARPS, KEPT>& row, F f, S store) 
 // One thread's word on behalf of its row.
 template <int WARPS, class F>
 RF_DEVICE void rf_row_once(F f) {
-  if (threadIdx.x % (32 * WARPS) == 0) f();
+  if (threadIdx.x % (WARPS == 0 ? 1 : 32 * WARPS) == 0) f();
 }
 #else
 // A core has the row in its cache.

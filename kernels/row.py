@@ -31,6 +31,8 @@ JOINS = {
 KEPT_BYTES_OF_A_THREAD, KEPT_BYTES_OF_A_CORE = 64, 1 << 15
 # A core reads an element from its cache as soon as what it kept; it keeps what took so much work.
 WORTH_A_CACHE = 8
+# A thread has a row for itself up to this width.
+WIDEST_OF_A_THREAD = 16
 # A warp has a row for itself up to this width; where warps would be idle, up to the other one.
 WIDEST_OF_A_WARP, WIDEST_WITH_IDLE_WARPS = 512, 128
 
@@ -44,13 +46,15 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     placed = replace(placed, computation=rows.as_row(placed.computation))
     along = set(placed.computation.reduction)
     outer = tuple(var for var in placed.computation.axes if var not in along)
+    order = placed.memory_order(placed.computation.axes)
+    apart = bool(order) and order[-1] not in along
     placed, down = space.merge(placed, placed.memory_order(outer), "f")
     placed, columns = space.merge(placed, placed.memory_order(tuple(along)), "c")
     width = space.size_of(columns)
     tiling = space.cut(down, (), 2 * target.sms, width)
     reads, writes = space.regions(placed, tiling.ranges(), tiling.tasks)
     elements = tiling.task_rows * width
-    warps = warps_of_a_row(tiling.task_rows, width, target)
+    warps = warps_of_a_row(tiling.task_rows, width, target, apart)
     stages = stages_of(placed.computation, columns, WORTH_A_CACHE if target.is_host else 0)
     if not _may_keep(stages, width, warps, target):
         stages = stages_of(placed.computation, columns, math.inf)
@@ -65,11 +69,15 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     return (Candidate(tiling.tasks, cost, body.arena_bytes, lambda: design),)
 
 
-def warps_of_a_row(task_rows: int, width: int, target: Target) -> int:
-    """How many warps share a row: all that a block has, or one."""
+def warps_of_a_row(task_rows: int, width: int, target: Target, apart: bool = False) -> int:
+    """How many warps share a row: all that a block has, or one; none if a thread has it for itself,
+    for it is short, or its neighbours have what lies beside it.
+    """
     if target.is_host:
         return 1
     warps = target.threads // 32
+    if width <= WIDEST_OF_A_THREAD or (apart and task_rows >= 32):
+        return 0
     widest = WIDEST_WITH_IDLE_WARPS if 2 * task_rows <= warps else WIDEST_OF_A_WARP
     return warps if width > widest else 1
 
@@ -82,7 +90,8 @@ def arena_bytes(warps: int) -> int:
 def _may_keep(stages: Sequence[Stage], width: int, warps: int, target: Target) -> bool:
     kinds = {stage.now.dtype.itemsize for stage in stages if stage.now is not None}
     size = width * max(kinds, default=0)
-    limit = KEPT_BYTES_OF_A_CORE if target.is_host else 32 * warps * KEPT_BYTES_OF_A_THREAD
+    threads = max(1, 32 * warps)
+    limit = KEPT_BYTES_OF_A_CORE if target.is_host else threads * KEPT_BYTES_OF_A_THREAD
     return size <= limit
 
 

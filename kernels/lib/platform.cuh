@@ -17,6 +17,8 @@
 #define RF_TABLE static __device__ const
 #define RF_LAMBDA [=]
 #define RF_UNROLL _Pragma("unroll")
+#define RF_PRAGMA(text) _Pragma(#text)
+#define RF_UNROLL_BY(times) RF_PRAGMA(unroll times)
 #define RF_NO_UNROLL _Pragma("unroll 1")
 #define RF_INFINITY __int_as_float(0x7f800000)
 #define RF_NAN __int_as_float(0x7fc00000)
@@ -44,6 +46,7 @@
 #define RF_TABLE static const
 #define RF_LAMBDA [=]
 #define RF_UNROLL _Pragma("GCC unroll 16")
+#define RF_UNROLL_BY(times)
 #define RF_NO_UNROLL _Pragma("GCC unroll 1")
 #define RF_INFINITY __builtin_inff()
 #define RF_NAN __builtin_nanf("")

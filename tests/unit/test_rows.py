@@ -174,17 +174,24 @@ def test_a_core_keeps_only_what_took_work() -> None:
     assert "e = " not in body(one("LayerNormalization", numbers(3, 64), numbers(64)), "host:2").text
 
 
-def test_warps_share_a_row_where_rows_are_long_or_few() -> None:
-    def warps(rows: int, width: int) -> int:
-        (line,) = (
-            line
-            for line in body(one("Softmax", numbers(rows, width))).text.splitlines()
-            if "rf_each_row<" in line
-        )
-        return int(line.split("<")[1].split(">")[0].split(",")[2])
+def warps(shape: tuple[int, ...], axis: int = -1) -> int:
+    """How many share a row; the third number of its template."""
+    (line,) = (
+        line
+        for line in body(one("Softmax", numbers(*shape), axis=axis)).text.splitlines()
+        if "rf_each_row<" in line
+    )
+    return int(line.split("<")[1].split(">")[0].split(",")[2])
 
-    assert warps(1, 256) == warps(40000, 1024) == 8
-    assert warps(1, 64) == warps(40000, 256) == 1
+
+def test_warps_share_a_row_where_rows_are_long_or_few() -> None:
+    assert warps((1, 256)) == warps((4000, 1024)) == 8
+    assert warps((1, 64)) == warps((4000, 256)) == 1
+
+
+def test_a_thread_has_a_row_where_it_is_short_or_its_elements_lie_apart() -> None:
+    assert warps((4000, 16)) == warps((2, 33, 60, 60), axis=1) == 0
+    assert warps((4000, 17)) == warps((2, 33, 60, 60), axis=-1) == 1
 
 
 def value_cases() -> list[Case]:
@@ -203,7 +210,11 @@ def special_cases() -> list[Case]:
     masked[2, 3] = np.nan
     masked[3, 7] = np.inf
     cases = [spelled("softmax", SOFTMAX, masked).reference()]
-    many_rows = [one("LayerNormalization", numbers(rows, 40), numbers(40)) for rows in (1, 700)]
+    many_rows = [
+        *(one("LayerNormalization", numbers(rows, 40), numbers(40)) for rows in (1, 700)),
+        one("LayerNormalization", numbers(700, 12), numbers(12)),
+        *(one("Softmax", numbers(3, width, 41, 7), axis=1) for width in (12, 37)),
+    ]
     return [*cases, *many_rows, spelled("log-softmax", SPELLINGS["log-softmax"][0], masked * 0.5)]
 
 
