@@ -1,8 +1,8 @@
 """How a matrix product is cut for cores: into tiles of nearly the same size, as much for each core.
 
-A core gets neighbouring tiles. Where there are more rows than columns these are whole rows, of
-which it has made itself what it reads; else they are columns, so that each weight is read by one
-core.
+A core gets neighbouring tiles. These are whole rows, of which it has made itself what it reads; but
+where there are more columns than rows, and too many weights for the cache of a core, they are
+columns, so that each weight is read by one core.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ PANEL = 32  # columns of packed weights that lie together
 _ROWS = (64, 32, 16)
 _MOST_ROWS = 128  # where each tile has to bring its columns in order first
 _COLUMNS = (256, 128, 64, 32)
+_KEPT_BYTES = 1 << 20  # of weights, in the cache of a core
 _WIDE, _DEEP = 128, 512  # columns, and a K whose wider panels would not stay in a core's cache
 
 
@@ -48,4 +49,5 @@ def _even(most: int, rows: int, others: int, cores: int) -> int:
 
 def rows_first(product: Product) -> bool:
     """Whether tiles that are neighbours have other rows, and not other columns."""
-    return product.n >= product.m
+    weights = 4 * product.k * product.n
+    return product.n >= product.m and weights > _KEPT_BYTES

@@ -45,8 +45,11 @@ def test_deep_products_have_narrow_tiles_and_loose_columns_tall_ones() -> None:
     assert max(m for m, _ in core_tiles.shapes(product(512, 512, is_packable=False), 2)) == 128
 
 
-def test_neighbours_are_rows_where_there_are_more_columns() -> None:
-    assert core_tiles.rows_first(product(49, 512)) and not core_tiles.rows_first(product(3136, 64))
+def test_a_core_has_whole_rows_unless_columns_are_more_and_their_weights_many() -> None:
+    assert not core_tiles.rows_first(product(3136, 64, k=64))
+    assert not core_tiles.rows_first(product(49, 512, k=512))
+    assert core_tiles.rows_first(product(49, 512, k=513))
+    assert not core_tiles.rows_first(product(600, 512, k=2000))
 
 
 def test_the_arena_has_a_place_for_the_rows_that_are_copied() -> None:
