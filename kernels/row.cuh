@@ -39,7 +39,7 @@ template <int COLUMNS, int WARPS, bool KEPT, class G>
 RF_DEVICE void rf_row_parts(G g) {
   using shape = rf_row_shape<COLUMNS, WARPS>;
   const int first = (int)(threadIdx.x % shape::threads) * shape::wide;
-  if (KEPT) {
+  if constexpr (KEPT) {
     RF_UNROLL
     for (int turn = 0; turn < shape::turns; ++turn) {
       const int column = turn * shape::step + first;
@@ -49,6 +49,17 @@ RF_DEVICE void rf_row_parts(G g) {
     RF_UNROLL_BY(8 / shape::wide)  // loads under way, as many as leave a thread its registers
     for (int column = first; column < COLUMNS; column += shape::step) g(0, column);
   }
+}
+
+// join over what the warps of a block have; every thread gets the result.
+template <class JOIN, int WARPS, class T>
+RF_DEVICE T rf_join_warps(T* told, T sum) {
+  if (threadIdx.x % 32 == 0) told[threadIdx.x / 32] = sum;
+  rf_sync();
+  sum = told[0];
+  RF_UNROLL
+  for (int warp = 1; warp < WARPS; ++warp) sum = JOIN::join(sum, told[warp]);
+  return sum;
 }
 
 // join over the columns of f(column, element); every thread of the row gets the result.
@@ -64,17 +75,13 @@ RF_DEVICE T rf_row_fold(rf_row<K, COLUMNS, WARPS, KEPT>& row, T initial, F f) {
     RF_UNROLL
     for (int j = 0; j < shape::wide; ++j) sum = JOIN::join(sum, values[j]);
   });
-  if (WARPS == 0) return sum;
-  RF_UNROLL
-  for (int step = 16; step > 0; step /= 2)  // the + makes an int of what is smaller than one
-    sum = JOIN::join(sum, (T)__shfl_xor_sync(0xffffffffu, +sum, step));
-  if (WARPS == 1) return sum;
-  T* told = (T*)row.arena + row.folds++ % 2 * WARPS;
-  if (threadIdx.x % 32 == 0) told[threadIdx.x / 32] = sum;
-  rf_sync();
-  sum = told[0];
-  RF_UNROLL
-  for (int warp = 1; warp < WARPS; ++warp) sum = JOIN::join(sum, told[warp]);
+  if constexpr (WARPS > 0) {
+    RF_UNROLL
+    for (int step = 16; step > 0; step /= 2)  // the + makes an int of what is smaller than one
+      sum = JOIN::join(sum, (T)__shfl_xor_sync(0xffffffffu, +sum, step));
+  }
+  if constexpr (WARPS > 1)
+    sum = rf_join_warps<JOIN, WARPS>((T*)row.arena + row.folds++ % 2 * WARPS, sum);
   return sum;
 }
 
