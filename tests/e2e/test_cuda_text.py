@@ -92,7 +92,7 @@ def test_linked_units_are_good_too(
 @needs_linker
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 def test_a_body_that_two_kernels_share_is_a_unit_for_each(arch: str, tmp_path: Path) -> None:
-    twice = "{ a = MatMul(x, w) b = Softmax(a) c = MatMul(b, v) y = Softmax(c) }"
+    twice = "{ a = MatMul(x, w) b = LogSoftmax(a) c = MatMul(b, v) y = LogSoftmax(c) }"
     model = gpu_cases.model_of(
         f"g (float[64, 64] x) => (float[64, 64] y) {twice}", w=(64, 64), v=(64, 64)
     )
