@@ -116,8 +116,8 @@ def fuse_wrongly(monkeypatch: pytest.MonkeyPatch, last: str) -> None:
     """What is put behind a product loses, in one place of the model, its sense."""
     right = fuse._finished
 
-    def wrong(producer: Node, reader: Node) -> Node:
-        made = right(producer, reader)
+    def wrong(producer: Node, reader: Node, *places: Any) -> Node:
+        made = right(producer, reader, *places)
         return too_much(made) if reader.origin[-1].endswith(last) else made
 
     monkeypatch.setattr(fuse, "_finished", wrong)
