@@ -54,7 +54,7 @@ def _products() -> Iterator[Group]:
             yield Group(name, _few(source), precision, threads, first=first)
         name = f"large products, {precision}, {source}"
         yield Group(name, _many(source), precision, first=number, is_large=True)
-    for dtype in (np.float16, ml_dtypes.bfloat16):
+    for dtype in (np.float16, ml_dtypes.bfloat16, np.int8):
         name = f"products, weights in {np.dtype(dtype).name}"
         yield Group(name, lambda dtype=dtype: list(_widened(dtype)))  # type: ignore[misc]
 
@@ -98,8 +98,8 @@ def product(source: str, m: int, n: int, k: int) -> Case:
 
 
 def _widened(dtype: Any) -> Iterator[Case]:
-    """Products of floats and weights that are stored in 16 bits."""
-    for m, n, k in sizes(1, FEW):
+    """Products of floats and weights that are stored in fewer bits."""
+    for m, n, k in (*[(65, 65, 63)] * len(TILES), *sizes(1, FEW)):
         text = "v = Cast<to=1>(w)\ny = MatMul(x, v)"
         weights = whole(k, n, seed=1).astype(dtype)
         name = f"[{m} x {k}] by [{k} x {n}]"
@@ -135,8 +135,10 @@ def convolutions() -> Iterator[Case]:
 
 def _attention() -> Iterator[Group]:
     for number, precision in enumerate(PRECISIONS):
-        name = f"attention, {precision}"
-        yield Group(name, _attentions(TOLERANCES[precision]), precision, first=number)
+        for threads in THREADS:
+            name = f"attention, {precision}, {threads} threads"
+            cases = _attentions(TOLERANCES[precision])
+            yield Group(name, cases, precision, threads, first=number)
 
 
 def _attentions(tolerance: float) -> Any:
@@ -144,7 +146,9 @@ def _attentions(tolerance: float) -> Any:
 
 
 def attentions() -> Iterator[Case]:
-    """Heads side by side, with and without a mask; queries, keys and width of a head."""
+    """Heads side by side, with and without a mask; queries, keys and width of a head. One in a row
+    in every tile.
+    """
     text = """
         t = Transpose<perm=[0, 2, 1]>(k)
         q1 = Mul(q, scale)
@@ -153,7 +157,12 @@ def attentions() -> Iterator[Case]:
         p = Softmax<axis=-1>(m)
         y = MatMul(p, v)
     """
-    for queries, keys, width in itertools.product((1, 7, 65), (1, 63, 65, 200), (7, 64)):
+    shapes = [
+        *[(65, 130, 64)] * 3,  # six cases, more than there are candidates
+        *itertools.product((1, 3, 7, 65), (1, 63, 65, 200), (7, 64)),
+        *((1, 1000, 64), (7, 1000, 65), (63, 65, 1)),
+    ]
+    for queries, keys, width in shapes:
         q, k, v = (numbers(2, n, width, seed=n) for n in (queries, keys, keys))
         scale = np.array(width**-0.5, np.float32)
         masked = np.arange(keys) > np.arange(queries)[:, None] + keys - queries
@@ -166,7 +175,8 @@ def attentions() -> Iterator[Case]:
 
 
 def integer_products() -> Iterator[Case]:
-    for m, n, k in itertools.product((1, 7, 65), (1, 63, 65), SIZES):
+    shapes = itertools.product((1, 7, 65), (1, 63, 65), SIZES)
+    for m, n, k in (*[(65, 65, 63)] * len(TILES), *shapes):
         for left, right in ((np.uint8, np.int8), (np.int8, np.int8)):
             a, b = numbers(m, k, dtype=left), numbers(k, n, seed=1, dtype=right)
             zeros = left(5), right(-3)
