@@ -40,6 +40,7 @@ from ramforge.compiler.passes.fold_batch_norm import fold_batch_norm
 from ramforge.compiler.passes.fold_constants import fold_constants, fold_the_rest
 from ramforge.compiler.passes.fuse import absorb_finishes, inline_maps
 from ramforge.compiler.passes.fuse_attention import fuse_attention
+from ramforge.compiler.passes.fuse_cells import fuse_cells
 from ramforge.compiler.passes.fuse_rows import fuse_rows
 from ramforge.compiler.passes.hoist_scales import hoist_scales
 from ramforge.compiler.passes.multiply_integers import multiply_integers
@@ -79,6 +80,7 @@ PASSES: tuple[Pass, ...] = (
     absorb_finishes,
     drop_dead,
     fuse_attention,
+    fuse_cells,
     drop_dead,
     fold_the_rest,
     drop_dead,

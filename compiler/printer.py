@@ -45,6 +45,8 @@ def computation_text(computation: Computation) -> list[str]:
         lines.append(f"       finish {scores.finish.key}")
     lines += [f"{fold.name} = {fold.kind} of {fold.value.key}" for fold in computation.folds]
     lines.append(f"value  {computation.value.key}")
+    if computation.cell is not None:
+        lines += [f"result {result.key}" for result in computation.cell.results]
     if computation.finish is not None:
         lines.append(f"finish {computation.finish.key}")
     return lines

@@ -55,10 +55,15 @@ def _candidate(product: Product, grid: Grid, target: Target) -> Candidate:
         weights / grid.tasks,
         grid.efficiency * target.speedup(grid.math.factors),
     )
-    on_a_core = _BYTES_OF_A_LANE if product.is_of_bytes else 1
-    lanes = on_a_core if target.is_host else vector_of(product.b)
+    lanes = lanes_of(product, target)
     make = functools.cache(functools.partial(_design, product, grid, cost, lanes))
     return Candidate(grid.tasks, cost, grid.arena_bytes, make, grid.registers)
+
+
+def lanes_of(product: Product, target: Target) -> int:
+    """How many elements of K lie together in packed weights."""
+    on_a_core = _BYTES_OF_A_LANE if product.is_of_bytes else 1
+    return on_a_core if target.is_host else vector_of(product.b)
 
 
 def _design(product: Product, grid: Grid, cost: TaskCost, vector: int) -> Design:
@@ -66,15 +71,18 @@ def _design(product: Product, grid: Grid, cost: TaskCost, vector: int) -> Design
     of a panel, what a thread reads is 16 bytes of K.
     """
     reads, writes = _regions(product, grid)
-    packings = {}
-    if product.is_packable:
-        packings[product.b.slot] = Packing(
-            _label(product, grid, vector),
-            _panel_bytes(product, vector) * product.batches * -(-product.n // PANEL),
-            functools.partial(pack, product, grid, vector),
-        )
+    packings = {product.b.slot: packing(product, grid, vector)} if product.is_packable else {}
     body = _body(product, grid, vector if packings else 0)
     return Design(body, grid.tasks, reads, writes, cost, packings)
+
+
+def packing(product: Product, grid: Grid, vector: int) -> Packing:
+    """How B's panels are made."""
+    return Packing(
+        _label(product, grid, vector),
+        _panel_bytes(product, vector) * product.batches * -(-product.n // PANEL),
+        functools.partial(pack, product, grid, vector),
+    )
 
 
 def _label(product: Product, grid: Grid, vector: int) -> str:
@@ -141,12 +149,12 @@ def _body(product: Product, grid: Grid, vector: int) -> Body:
     summary = f"{batches}[{product.m} x {product.k}] by [{product.k} x {product.n}], "
     summary += f"tiles of {tile.m} x {tile.n}"
     text = _text(product, grid, vector)
-    prefetch = _prefetch_text(product, grid, vector) if vector else ""
-    host = _host_arena_bytes(product, grid, vector)
+    prefetch = prefetch_text(product, grid, vector) if vector else ""
+    host = host_arena_bytes(product, grid, vector)
     return Body("contract", summary, text, grid.arena_bytes, host, prefetch, grid.registers)
 
 
-def _host_arena_bytes(product: Product, grid: Grid, vector: int) -> int:
+def host_arena_bytes(product: Product, grid: Grid, vector: int) -> int:
     """Sums, some rows of A, and where runs start; B where it is not read in place."""
     if product.is_of_bytes:
         return _host_arena_of_bytes(product, grid, vector)
@@ -162,7 +170,7 @@ def _host_arena_of_bytes(product: Product, grid: Grid, vector: int) -> int:
     return needed if vector == _BYTES_OF_A_LANE else needed + deep * tile.n
 
 
-def _prefetch_text(product: Product, grid: Grid, vector: int) -> str:
+def prefetch_text(product: Product, grid: Grid, vector: int) -> str:
     """The first weights that a task streams, up to what is worth asking for early."""
     panel_bytes = _panel_bytes(product, vector)
     _, tile_n, batch = grid.digits
@@ -194,12 +202,12 @@ def _text(product: Product, grid: Grid, vector: int) -> str:
         lines.append(f"const int batch = {batch_digit};")
     lines += batch
     lines += [
-        f"using problem = {_problem(product)};",
+        f"using problem = {problem(product)};",
         *grid.call,
         f"    RF_LAMBDA(int m, int segment) -> const {kind}* {{",
-        *space.indent(_row_lines(product, dict(names)), 6),
+        *space.indent(row_lines(product, dict(names)), 6),
         "    },",
-        *space.indent(_source_lines(product, dict(names), vector), 4),
+        *space.indent(source_lines(product, dict(names), vector), 4),
         f"    RF_LAMBDA(int m, int n, {product.sum_type} sum) {{",
         *space.indent(_store_lines(product, dict(names)), 6),
         "    });",
@@ -207,7 +215,7 @@ def _text(product: Product, grid: Grid, vector: int) -> str:
     return "\n".join(lines)
 
 
-def _problem(product: Product) -> str:
+def problem(product: Product) -> str:
     numbers = (product.m, product.n, space.size_of(product.segments), product.length, product.step)
     parts = [product.a.dtype.c_name, *map(str, numbers), str(product.together)]
     if product.is_mixed or product.fill:
@@ -217,7 +225,7 @@ def _problem(product: Product) -> str:
     return f"rf_problem<{', '.join(parts)}>"
 
 
-def _row_lines(product: Product, names: dict[Var, str]) -> list[str]:
+def row_lines(product: Product, names: dict[Var, str]) -> list[str]:
     lines = space.decode(product.rows, "m", names) if product.rows else []
     lines += space.decode(product.segments, "segment", names) if product.segments else []
     for var in product.run:
@@ -239,7 +247,7 @@ def _row_lines(product: Product, names: dict[Var, str]) -> list[str]:
     return [*lines, f"return x{a.slot} + ({place});"]
 
 
-def _source_lines(product: Product, names: dict[Var, str], vector: int) -> list[str]:
+def source_lines(product: Product, names: dict[Var, str], vector: int) -> list[str]:
     slot, kind = product.b.slot, product.b.dtype.c_name
     if vector:
         start = f"x{slot}"

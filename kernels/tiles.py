@@ -209,15 +209,15 @@ def _few(product: Product, target: Target) -> list[Grid]:
         return []
     if not (product.is_packable and product.has_whole_chunks) or product.fill:
         return []
-    found = []
-    for panels in (2, 1):
-        tile = Tile(product.m, panels * PANEL, 1, 1)
-        columns = -(-product.n // tile.n)
-        places = (1, columns, product.batches)
-        if panels == 1 or columns > 1:
-            grid = Grid(tile, PLAIN, _sizes(product), 1, 1, *places, target.threads, False, True)
-            found.append(grid)
-    return found
+    widths = [width for width in (2 * PANEL, PANEL) if width == PANEL or product.n > width]
+    return [few_rows(product, width, target) for width in widths]
+
+
+def few_rows(product: Product, width: int, target: Target) -> Grid:
+    """All rows at once, and so many columns for each rTask."""
+    places = (1, -(-product.n // width), product.batches)
+    tile = Tile(product.m, width, 1, 1)
+    return Grid(tile, PLAIN, _sizes(product), 1, 1, *places, target.threads, False, True)
 
 
 def _fits(tile: Tile, product: Product) -> bool:

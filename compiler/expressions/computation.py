@@ -26,7 +26,7 @@ SUM, PRODUCT, MAXIMUM, MINIMUM = "sum", "product", "max", "min"
 SOFTMAX, ROW = "softmax", "row"
 ROW_KINDS = (SOFTMAX, ROW)
 COMBINERS = (SUM, PRODUCT, MAXIMUM, MINIMUM)
-ATTENTION = "attention"
+ATTENTION, CELL = "attention", "cell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,23 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """What several sums become together: there is a sum for each value of ``part``, and a result
+    for each position along the first axis of the output. Sums go by their names in the results.
+    """
+
+    part: Var
+    results: tuple[Expr, ...]
+
+    @staticmethod
+    def sum(number: int) -> Expr:
+        return terms.named(f"sum{number}", DType.FLOAT32)
+
+    def mapped(self, change: Callable[[Expr], Expr]) -> Cell:
+        return Cell(self.part, tuple(change(result) for result in self.results))
+
+
+@dataclass(frozen=True, slots=True)
 class Computation:
     """One output, element by element.
 
@@ -83,7 +100,7 @@ class Computation:
     row is a map that knows ``folds`` of its whole row; a softmax is one of those, so usual that it
     has a name: there ``finish`` sees the softmax of ``value``. ``roles`` is there where value is a
     product of two loads. Attention is a sum of ``value``, each weighed by its ``scores``, which do
-    not depend on the columns.
+    not depend on the columns. A cell (of an LSTM) is several products with one end.
     """
 
     axes: tuple[Var, ...]
@@ -94,6 +111,7 @@ class Computation:
     roles: Roles | None = None
     scores: Scores | None = None
     folds: tuple[Fold, ...] = ()
+    cell: Cell | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -133,7 +151,8 @@ class Computation:
     def expressions(self) -> tuple[Expr, ...]:
         scores = () if self.scores is None else (self.scores.value, self.scores.finish)
         finish = () if self.finish is None else (self.finish,)
-        return (*scores, *(fold.value for fold in self.folds), self.value, *finish)
+        results = () if self.cell is None else self.cell.results
+        return (*scores, *(fold.value for fold in self.folds), self.value, *finish, *results)
 
     def mapped(self, change: Callable[[Expr], Expr]) -> Computation:
         """The same with every expression changed."""
@@ -143,6 +162,7 @@ class Computation:
             finish=None if self.finish is None else change(self.finish),
             scores=None if self.scores is None else self.scores.mapped(change),
             folds=tuple(fold.mapped(change) for fold in self.folds),
+            cell=None if self.cell is None else self.cell.mapped(change),
         )
 
     def loads(self) -> tuple[terms.Load, ...]:
@@ -185,10 +205,12 @@ def factors_of(computation: Computation) -> tuple[terms.Load, terms.Load] | None
 
 def multiplied(computation: Computation) -> tuple[terms.Load, ...]:
     """All factors of the matrix products in a computation: two, three in attention, or none."""
-    if computation.scores is None:
+    factors = computation.value.args
+    if computation.scores is not None:
+        factors = (*computation.scores.value.args, computation.value)
+    elif computation.kind != CELL:
         return factors_of(computation) or ()
-    assert isinstance(computation.scores.value, terms.Apply)
-    found = [loaded(factor) for factor in (*computation.scores.value.args, computation.value)]
+    found = [loaded(factor) for factor in factors]
     return tuple(load for load in found if load is not None)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ramforge.compiler.expressions import computation as comp
+from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import rows, terms
-from ramforge.compiler.expressions.computation import Computation, Scores
+from ramforge.compiler.expressions.computation import Cell, Computation, Scores
 from ramforge.compiler.expressions.functions import function
 from ramforge.compiler.expressions.index import Data, FloorDiv, Index, Var
 from ramforge.compiler.expressions.terms import (
@@ -46,6 +47,8 @@ def run(computation: Computation, inputs: Sequence[Array]) -> Array:
     """The output array, in index order."""
     if computation.scores is not None:
         return _attention(computation, computation.scores, inputs)
+    if computation.cell is not None:
+        return _cell(computation, computation.cell, inputs)
     if computation.is_row:
         return _row(rows.as_row(computation), inputs)
     spaces = (*computation.axes, *computation.reduction)
@@ -82,6 +85,22 @@ def _attention(computation: Computation, scores: Scores, inputs: Sequence[Array]
     value = terms.apply("mul", weight, computation.value)
     mixed = replace(computation, kind=comp.SUM, value=value, scores=None)
     return run(mixed, (*inputs, weights))
+
+
+def _cell(computation: Computation, cell: Cell, inputs: Sequence[Array]) -> Array:
+    """All sums, and then each result."""
+    axes = computation.axes[1:]
+    known: dict[str, Array] = {}
+    for number in range(cell.part.size):
+        value = terms.rewrite(computation.value, {cell.part: ix.constant(number)})
+        total = Computation(axes, value, comp.SUM, computation.reduction)
+        known[f"sum{number}"] = run(total, inputs)
+    grids = np.meshgrid(*(np.arange(var.size) for var in axes), indexing="ij", sparse=True)
+    env = dict(zip(axes, grids, strict=True))
+    found = [_value(result, env, inputs, known) for result in cell.results]
+    return _stored(
+        computation, np.stack([np.broadcast_to(x, computation.shape[1:]) for x in found])
+    )
 
 
 def _row(computation: Computation, inputs: Sequence[Array]) -> Array:

@@ -72,13 +72,15 @@ class Placed:
         return found
 
 
-def place(node: Node, graph: Graph) -> Placed:
-    """A node's computation on the tensors it reads and writes."""
+def place(node: Node, graph: Graph, target: Tensor | None = None) -> Placed:
+    """A node's computation on the tensors it reads and writes; ``target`` is what it writes, if the
+    graph does not have that yet.
+    """
     computation = computation_of(node)
     return Placed(
         computation,
         tuple(replace(graph.tensor(name), name="") for name in node.inputs),
-        replace(graph.tensor(node.outputs[0]), name=""),
+        replace(target or graph.tensor(node.outputs[0]), name=""),
         positions(computation.axes),
         tuple(name in graph.constants for name in node.inputs),
     )

@@ -47,12 +47,15 @@ def _factors(graph: Graph, dtype: DType) -> list[str]:
     first use.
     """
     found: dict[str, None] = {}
+    states = {node.outputs[0] for node in graph.nodes if computation_of(node).kind == comp.CELL}
     for node in graph.nodes:
         factors = multiplied(computation_of(node))
         is_wide = any(load.dtype is DType.FLOAT32 for load in factors)
         for load in factors:
             name = node.inputs[load.slot]
             is_weight = name in graph.constants and load.dtype is not dtype
+            if name in states:  # what goes from step to step keeps all its bits
+                continue
             if load.dtype is DType.FLOAT32 or (is_wide and is_weight):
                 found[name] = None
     return list(found)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ramforge.compiler.device import vdevices
 from ramforge.compiler.expressions import index as ix
 from ramforge.compiler.expressions import terms
-from ramforge.compiler.expressions.computation import Computation, Scores, computation_of
+from ramforge.compiler.expressions.computation import Cell, Computation, Scores, computation_of
 from ramforge.compiler.expressions.rows import as_row
 from ramforge.compiler.expressions.terms import Apply, Expr
 from ramforge.compiler.ir import Graph, Node
@@ -70,6 +70,9 @@ def useful_flops(graph: Graph) -> float:
         if computation.is_row:
             found += size * _row_operations(as_row(computation))
             continue
+        if computation.cell is not None:
+            found += _cell_flops(computation, computation.cell, size)
+            continue
         finish = 0 if computation.finish is None else _operations(computation.finish)
         combine = 0 if computation.is_map else 1
         found += _positions(computation, size) * (_operations(computation.value) + combine)
@@ -77,6 +80,12 @@ def useful_flops(graph: Graph) -> float:
         if computation.scores is not None:
             found += _scores_flops(computation, computation.scores)
     return found
+
+
+def _cell_flops(computation: Computation, cell: Cell, size: int) -> float:
+    places = size // len(cell.results)
+    sums = cell.part.size * 2 * computation.reduction_size
+    return float(places * (sums + sum(map(_operations, cell.results))))
 
 
 def _row_operations(row: Computation) -> int:

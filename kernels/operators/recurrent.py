@@ -147,6 +147,15 @@ class _Layer:
         )
         return lambda batch, gate, at: sums[batch, at + gate * self.hidden]
 
+    def beside_input(self, sums: Value, time: int, direction: int) -> Gates:
+        """Gates whose products stand alone, and the input's part of each."""
+
+        def gate(batch: Index, number: int, at: Index) -> Expr:
+            column = at + number * self.hidden
+            return sums[batch, column] + self.from_input(time, direction, batch, column)
+
+        return gate
+
     def initial(self, slot: int | None, direction: int) -> State:
         value = self.steps.optional(slot) if slot is not None else None
         if value is None:
@@ -271,7 +280,12 @@ def _gru_step(layer: _Layer, time: int, direction: int, h: State, c: State) -> t
     f, g = layer.activations[2 * direction : 2 * direction + 2]
     linear = bool(layer.node.attr("linear_before_reset", 0))
     update, reset, candidate = range(3)
-    gates = layer.gates(time, direction, h, 2)
+    sums = None
+    if h is not None and linear:  # all three are products with the same state
+        sums = layer.recurrent(direction, h, range(3), lambda total, batch, column: total)
+        gates = layer.beside_input(sums, time, direction)
+    else:
+        gates = layer.gates(time, direction, h, 2)
 
     def from_input(batch: Index, at: Index) -> Expr:
         return layer.from_input(time, direction, batch, at + candidate * layer.hidden)
@@ -296,10 +310,12 @@ def _gru_step(layer: _Layer, time: int, direction: int, h: State, c: State) -> t
 
     if h is None:
         return layer.map(lambda batch, at: mixed(None, batch, at)), None
-    factor = h
-    if not linear:
-        before = h
-        factor = _state(layer.map(lambda batch, at: f(gates(batch, reset, at)) * before(batch, at)))
+    if sums is not None:
+        own = sums
+        first = candidate * layer.hidden
+        return layer.map(lambda batch, at: mixed(own[batch, at + first], batch, at)), None
+    before = h
+    factor = _state(layer.map(lambda batch, at: f(gates(batch, reset, at)) * before(batch, at)))
     return layer.recurrent(direction, factor, range(candidate, candidate + 1), mixed), None
 
 

@@ -26,7 +26,15 @@ class Case:
 
 def cases() -> list[Case]:
     """All of them; a new family is one more entry."""
-    return [*_products(), *_few_rows(), *_attention(), *_rows(), *_reductions(), *_maps()]
+    return [
+        *_products(),
+        *_few_rows(),
+        *_cells(),
+        *_attention(),
+        *_rows(),
+        *_reductions(),
+        *_maps(),
+    ]
 
 
 def _products() -> list[Case]:
@@ -99,6 +107,18 @@ def _few_rows() -> list[Case]:
         Case(f"few rows, {rows}", "contract", model(rows), ("fp32", "fp16", "bf16"))
         for rows in (1, 4)
     ]
+
+
+def _cells() -> list[Case]:
+    model = model_of(
+        "g (float[1, 256] x, float[1, 256] c) => (float[1, 256] y) { p = MatMul(x, w)"
+        " a, b, d, e = Split<axis=1>(p) i = Sigmoid(a) f = Sigmoid(b) o = Sigmoid(d) g = Tanh(e)"
+        " k = Mul(f, c) m = Mul(i, g) n = Add(k, m) t = Tanh(n) h = Mul(o, t)"
+        " r = MatMul(h, v) y = Add(r, n) }",
+        w=(256, 1024),
+        v=(256, 256),
+    )
+    return [Case("cell of an LSTM", "cell", model, ("fp32", "fp16"))]
 
 
 def _attention() -> list[Case]:

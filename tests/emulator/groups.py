@@ -33,6 +33,7 @@ def groups() -> list[Group]:
         *_products(),
         *_convolutions(),
         *_attention(),
+        *_cells(),
         Group("integer products", lambda: list(integer_products())),
         Group("rows", lambda: list(rows())),
         Group("rows, 128 threads", lambda: list(rows()), threads=THREADS[1]),
@@ -172,6 +173,41 @@ def attentions() -> Iterator[Case]:
         for label, mask in masks.items():
             name = f"{queries} queries, {keys} keys, {width} wide{label}"
             yield many(name, text, {"q": q, "k": k, "v": v}, ["y"], scale=scale, mask=mask)
+
+
+def _cells() -> Iterator[Group]:
+    for number, precision in enumerate(PRECISIONS):
+        name, tolerance = f"cells, {precision}", TOLERANCES[precision]
+        yield Group(name, _states(tolerance), precision, THREADS[number % 2], first=number)
+
+
+def _states(tolerance: float) -> Any:
+    return lambda: [replace(case, tolerance=tolerance) for case in cells()]
+
+
+def cells() -> Iterator[Case]:
+    """A step of an LSTM and what reads both its states; rows, and the width of a state."""
+    text = """
+        p = MatMul(x, w)
+        a, b, c, d = Split<axis = 1, num_outputs = 4>(p)
+        i = Sigmoid(a)
+        f = Sigmoid(b)
+        o = Sigmoid(c)
+        g = Tanh(d)
+        k = Mul(f, s)
+        m = Mul(i, g)
+        state = Add(k, m)
+        t = Tanh(state)
+        h = Mul(o, t)
+        r = MatMul(h, v)
+        y = Add(r, state)
+    """
+    for rows_, width, depth in ((1, 8, 64), (2, 16, 8), (3, 48, 1000), (4, 64, 64)):
+        x, s = numbers(rows_, depth), numbers(rows_, width, seed=1)
+        w, v = numbers(depth, 4 * width, seed=2), numbers(width, width, seed=3)
+        weights = {"w": w / np.float32(np.sqrt(depth)), "v": v / np.float32(np.sqrt(width))}
+        name = f"{rows_} rows, {width} wide, of {depth}"
+        yield many(name, text, {"x": x, "s": s}, ["y"], **weights)
 
 
 def integer_products() -> Iterator[Case]:

@@ -37,7 +37,8 @@ def other_bodies() -> list[Case]:
         *(all_groups.rows, all_groups.reductions, all_groups.windows, all_groups.maps),
         *(all_groups.integer_products, all_groups.convolutions, all_groups.attentions),
     )
-    return [case for maker in makers for case in list(maker())[5::17]]
+    some = [case for maker in makers for case in list(maker())[5::17]]
+    return [*some, *list(all_groups.cells())[2:]]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
