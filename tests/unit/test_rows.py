@@ -215,6 +215,8 @@ def special_cases() -> list[Case]:
         one("LayerNormalization", numbers(700, 12), numbers(12)),
         *(one("Softmax", numbers(3, width, 41, 7), axis=1) for width in (12, 37)),
     ]
+    text = f"{CENTRED}\nq = Mul(d, d)\n{DEVIATION}\nn = Div(d, r)\ny = Add(n, x)"
+    cases.append(spelled("what is kept and what it came from", text, numbers(3, 64) + 2))
     return [*cases, *many_rows, spelled("log-softmax", SPELLINGS["log-softmax"][0], masked * 0.5)]
 
 
