@@ -119,6 +119,32 @@ def product_models() -> dict[str, onnx.ModelProto]:
             "g (float[2, 65, 40] x, float[2, 70, 40] k) => (float[2, 65, 70] y)"
             "{ t = Transpose<perm=[0, 2, 1]>(k) y = MatMul(x, t) }"
         ),
+        "product, weights in float16": model_of(
+            "g (float[65, 130] x) => (float[65, 140] y)"
+            "{ h = Cast<to=10>(w) v = Cast<to=1>(h) y = MatMul(x, v) }",
+            w=(130, 140),
+        ),
+        "product, three rows, weights in float16": model_of(
+            "g (float[3, 136] x) => (float[3, 140] y)"
+            "{ h = Cast<to=10>(w) v = Cast<to=1>(h) y = MatMul(x, v) }",
+            w=(136, 140),
+        ),
+        "product, bytes": model_of(
+            "g (float[65, 77] x) => (float[65, 70] y)"
+            "{ a = Cast<to=3>(x) b = Cast<to=3>(w) p = MatMulInteger(a, b) y = Cast<to=1>(p) }",
+            w=(77, 70),
+        ),
+        "product, two rows of bytes": model_of(
+            "g (float[2, 272] x) => (float[2, 70] y)"
+            "{ a = Cast<to=3>(x) b = Cast<to=3>(w) p = MatMulInteger(a, b) y = Cast<to=1>(p) }",
+            w=(272, 70),
+        ),
+        "convolution, bytes": model_of(
+            "g (float[1, 16, 7, 9] x) => (float[1, 34, 7, 9] y)"
+            "{ a = Cast<to=3>(x) b = Cast<to=3>(w) p = ConvInteger<pads=[1, 1, 1, 1]>(a, b)"
+            "  y = Cast<to=1>(p) }",
+            w=(34, 16, 3, 3),
+        ),
         "product, one row": model_of(
             "g (float[1, 264] x) => (float[1, 200] y) { p = MatMul(x, w) y = Relu(p) }",
             w=(264, 200),
