@@ -43,6 +43,7 @@ from ramforge.compiler.passes.fuse_attention import fuse_attention
 from ramforge.compiler.passes.fuse_cells import fuse_cells
 from ramforge.compiler.passes.fuse_rows import fuse_rows
 from ramforge.compiler.passes.hoist_scales import hoist_scales
+from ramforge.compiler.passes.merge_gates import merge_gates
 from ramforge.compiler.passes.multiply_integers import multiply_integers
 from ramforge.compiler.passes.shorten import shorten
 from ramforge.compiler.passes.split_reductions import split_reductions
@@ -67,6 +68,7 @@ PASSES: tuple[Pass, ...] = (
     express,
     drop_dead,
     fold_constants,
+    merge_gates,
     assign_layouts,
     absorb_finishes,
     inline_maps,

@@ -41,13 +41,55 @@ class _Fused:
 
 
 def fuse_cells(graph: Graph) -> Graph:
+    """Of two products that a state is made of one becomes the cell, and the other one can go ahead.
+    That is the one with the input of the step, or the one that is there first: whichever makes
+    fewer levels in the end.
+    """
     readers = graph.consumers()
+    orders = (_recurrent_first(graph, readers), _latest_first(graph))
+    return min((_with_cells(graph, order, readers) for order in orders), key=_depth)
+
+
+def _levels(graph: Graph) -> dict[str, int]:
+    levels: dict[str, int] = {}
+    for node in graph.nodes:
+        levels[node.outputs[0]] = 1 + max((levels.get(name, 0) for name in node.inputs), default=0)
+    return levels
+
+
+def _depth(graph: Graph) -> int:
+    return max(_levels(graph).values(), default=0)
+
+
+def _latest_first(graph: Graph) -> list[Node]:
+    levels = _levels(graph)
+    return sorted(graph.nodes, key=lambda node: -levels[node.outputs[0]])
+
+
+def _recurrent_first(graph: Graph, readers: Mapping[str, Sequence[Node]]) -> list[Node]:
+    """Those with the state before in front."""
+    makers = graph.producers()
+
+    def is_other(node: Node) -> bool:
+        used = {name for reader in readers[node.outputs[0]] for name in reader.inputs}
+        before = {name for name in node.inputs if name in makers}
+        states = before.union(*(makers[name].inputs for name in before))
+        return not used & states & makers.keys()
+
+    return sorted(_latest_first(graph), key=is_other)
+
+
+def _with_cells(
+    graph: Graph, nodes: Sequence[Node], readers: Mapping[str, Sequence[Node]]
+) -> Graph:
     order = {node.outputs[0]: number for number, node in enumerate(graph.nodes)}
     found: dict[str, _Fused] = {}
     gone: set[str] = set()
-    for node in graph.nodes:
+    for node in nodes:
         maps = readers[node.outputs[0]]
         if node.outputs[0] in graph.outputs or not 0 < len(maps) <= _MOST_STATES:
+            continue
+        if any(reader.outputs[0] in gone for reader in maps):
             continue
         fused = _fused(node, maps, graph, order)
         if fused is not None and registry.can_do(place(fused.node, graph, fused.tensor)):

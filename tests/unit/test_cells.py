@@ -27,6 +27,7 @@ from ramforge.compiler.rprogram import Candidate
 from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
 from ramforge.runtime.drivers.emulator import Order
 from ramforge.runtime.session import Session
+from ramforge.zoo import ZOO
 from tests.host_builds import quick_host_builds
 
 Array = NDArray[Any]
@@ -160,3 +161,29 @@ def test_cells_are_right_on_the_host(name: str, target: str, tmp_path: Path) -> 
     with quick_host_builds(), Session(artifact, "host") as session:
         (found,) = session.run(None, feeds)
     np.testing.assert_allclose(found, reference(model, feeds), atol=1e-5)
+
+
+def test_gates_with_weights_of_their_own_are_one_product() -> None:
+    """As an unrolled LSTM is spelled: small, two layers of five steps."""
+    model = ZOO["lstm_tc"].small()
+    assert sum(node.op_type == "MatMul" for node in model.graph.node) == 8 * 2 * 5
+    graph = optimise(import_model(model))
+    kinds = [computation_of(node).kind for node in graph.nodes]
+    assert kinds.count(CELL) == 2 * 5 - 1
+    assert kinds.count("sum") == 2 * 5 - 1
+    levels: dict[str, int] = {}
+    for node in graph.nodes:
+        levels[node.outputs[0]] = 1 + max((levels.get(name, 0) for name in node.inputs), default=0)
+    assert max(levels.values()) == 8
+
+
+def test_products_that_meet_in_no_state_stay_apart() -> None:
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]>\n'
+        "g (float[1, 8] x, float[8, 8] u, float[8, 8] v) => (float[1, 8] y, float[1, 8] z)"
+        "{ a = MatMul(x, k) b = MatMul(x, l) y = MatMul(a, u) z = MatMul(b, v) }"
+    )
+    model = onnx.parser.parse_model(text)
+    for name in "kl":
+        model.graph.initializer.append(numpy_helper.from_array(np.eye(8, dtype=np.float32), name))
+    assert len(optimise(import_model(model)).nodes) == 4
