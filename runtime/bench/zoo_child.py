@@ -9,6 +9,7 @@ runs, which has memory of its own.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
 import tempfile
@@ -102,8 +103,13 @@ def figures(model: Path, target: str, threads: int, rounds: int, folder: Path) -
 def peak_bytes() -> int:
     """The most memory that this process, or one that it waited for, has had."""
     unit = 1 if sys.platform == "darwin" else 1024
-    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(who).ru_maxrss for who in whose) * unit
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage begins with the peak of the process that started this one
+        own = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii", errors="replace"))
+        if own:
+            return max(int(own[1]) * 1024, children)
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, children)
 
 
 def _compared(

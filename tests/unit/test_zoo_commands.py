@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -165,3 +167,11 @@ def test_the_page_names_every_network() -> None:
     assert [(row.name, row.summary) for row in zoo.read(DOCS).rows] == [
         (name, entry.summary) for name, entry in ZOO.items()
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc")
+def test_a_peak_is_that_of_the_process_and_not_of_the_one_that_started_it() -> None:
+    much = np.ones(500_000_000, np.uint8)
+    code = "from ramforge.runtime.bench.zoo_child import peak_bytes; print(peak_bytes())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert 1e7 < int(told.stdout) < much.nbytes
