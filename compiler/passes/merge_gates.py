@@ -90,6 +90,8 @@ def _kind(node: Node, graph: Graph) -> Hashable | None:
     factors, roles = factors_of(made), made.roles
     if factors is None or roles is None or roles.batch or roles.groups != 1 or made.finish:
         return None
+    if not roles.columns:
+        return None
     rows, weights = factors
     is_gate = roles.columns == made.axes[-1:] and weights.dtype is DType.FLOAT32
     few = all(axis in roles.rows for axis in made.axes[:-1]) and _count(roles.rows) <= MOST_ROWS
