@@ -29,8 +29,9 @@ template <class TILE>
 struct rf_plain_mix {
   static constexpr int ROWS = TILE::WM / 4, QUADS = TILE::WN / 32, COUNT = ROWS * QUADS * 4;
   rf_warp_place<TILE> place;
-  float sums[ROWS][QUADS * 4] = {};
+  float sums[ROWS][QUADS * 4];
 
+  RF_MEMBER rf_plain_mix() { rf_clear(*this); }
   RF_MEMBER int m(int i) const { return place.m + i / (QUADS * 4) * 4 + place.lane / 8; }
   RF_MEMBER int n(int i) const {
     return place.n + i % (QUADS * 4) / 4 * 32 + place.lane % 8 * 4 + i % 4;

@@ -190,6 +190,13 @@ RF_DEVICE rf_numbers<float, 4> rf_read_four(const rf_chunk* at, int step) {
   return wide;
 }
 
+// Zero, one by one: an initialiser of the member is read from memory, a number at a time.
+template <class SUMS>
+RF_DEVICE void rf_clear(SUMS& own) {
+  RF_UNROLL
+  for (int i = 0; i < SUMS::COUNT; ++i) own.sum(i) = 0;
+}
+
 // A thread has rows that are 4 apart and columns that are 8 apart: then a warp reads neighbouring
 // chunks.
 template <class TILE, bool IS_PACKED, class A = float, class B = float>
@@ -198,8 +205,9 @@ struct rf_plain_sums {
   static constexpr int ROWS = TILE::WM / 4, COLUMNS = TILE::WN / 8;
   static constexpr int COUNT = ROWS * COLUMNS;
   rf_warp_place<TILE> place;
-  float sums[ROWS][COLUMNS] = {};
+  float sums[ROWS][COLUMNS];
 
+  RF_MEMBER rf_plain_sums() { rf_clear(*this); }
   RF_MEMBER int m(int i) const { return place.m + i / COLUMNS * 4 + place.lane / 8; }
   RF_MEMBER int n(int i) const { return place.n + i % COLUMNS * 8 + place.lane % 8; }
   RF_MEMBER float& sum(int i) { return sums[i / COLUMNS][i % COLUMNS]; }
@@ -233,8 +241,9 @@ struct rf_matrix_sums {
   static constexpr int ROWS = TILE::WM / 16, COLUMNS = TILE::WN / 8;
   static constexpr int COUNT = ROWS * COLUMNS * 4;
   rf_warp_place<TILE> place;
-  Sum sums[ROWS][COLUMNS][4] = {};
+  Sum sums[ROWS][COLUMNS][4];
 
+  RF_MEMBER rf_matrix_sums() { rf_clear(*this); }
   RF_MEMBER int m(int i) const {
     return place.m + i / 4 / COLUMNS * 16 + i % 4 / 2 * 8 + place.lane / 4;
   }
