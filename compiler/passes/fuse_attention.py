@@ -64,7 +64,10 @@ def _found(node: Node, maker: MakerOf) -> _Attention | None:
     factors = factors_of(outer)
     if factors is None or len(outer.reduction) != 1 or factors[0].loose_axes():
         return None
-    weights = factors[0]
+    weights, values = factors
+    readers = [load for load in (values, *outer.loads()) if load.slot == weights.slot]
+    if readers != [weights]:
+        return None  # what is read in another way as well has to be a tensor
     softmax = maker(node.inputs[weights.slot])
     if softmax is None or not _is_along(computation_of(softmax), weights, outer):
         return None

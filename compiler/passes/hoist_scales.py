@@ -16,12 +16,15 @@ from ramforge.compiler.expressions.placed import place
 from ramforge.compiler.expressions.terms import Expr, Load
 from ramforge.compiler.ir import DType, Graph, Node
 
+_LEAST, _MOST = 1e-5, 1e5
+
 
 def hoist_scales(graph: Graph) -> Graph:
     made = {node.outputs[0]: node for node in graph.nodes}
     nodes = []
     for node in graph.nodes:
-        for factor in factors_of(computation_of(node)) or ():
+        factors = factors_of(computation_of(node)) or ()
+        for factor in factors if len(set(factors)) == len(factors) else ():
             hoisted = _hoisted(node, factor, made.get(node.inputs[factor.slot]))
             if hoisted is not None and _is_as_good(hoisted, node, graph):
                 node = hoisted
@@ -63,13 +66,19 @@ def _hoisted(node: Node, factor: Load, maker: Node | None) -> Node | None:
 
 
 def _scaled_load(value: Expr) -> Load | None:
-    """What is multiplied with constants, or divided by them, and nothing else."""
+    """What is multiplied with constants, or divided by them, and nothing else. Only by such that no
+    sum leaves the range of numbers for it, or falls below it.
+    """
     while isinstance(value, terms.Apply) and value.name in ("mul", "divide"):
         first, second = value.args
-        if isinstance(second, terms.Const):
+        if isinstance(second, terms.Const) and _is_moderate(second):
             value = first
-        elif isinstance(first, terms.Const) and value.name == "mul":
+        elif isinstance(first, terms.Const) and value.name == "mul" and _is_moderate(first):
             value = second
         else:
             return None
     return value if isinstance(value, Load) and value.fill is None else None
+
+
+def _is_moderate(scale: terms.Const) -> bool:
+    return _LEAST <= abs(scale.value) <= _MOST

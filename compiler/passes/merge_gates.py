@@ -65,7 +65,8 @@ def _that_meet(group: Sequence[Node], readers: Mapping[str, Sequence[Node]]) -> 
         others = [part for part in parts if not part[1] & reached]
         nodes = [other for part in meeting for other in part[0]]
         parts = [*others, ([*nodes, node], reached.union(*(part[1] for part in meeting)))]
-    return [nodes for nodes, _ in parts]
+    places = {node.outputs[0]: place for place, node in enumerate(group)}
+    return [sorted(nodes, key=lambda node: places[node.outputs[0]]) for nodes, _ in parts]
 
 
 def _maps_behind(node: Node, readers: Mapping[str, Sequence[Node]]) -> set[str]:

@@ -293,3 +293,51 @@ def test_projections_and_heads_are_one_memory() -> None:
     weights = ", ".join(f"float[64, 64] w{part}" for part in "qkvo")
     proto = model(text, f"float[1, 12, 64] x, {weights}", "float[1, 12, 64] y")
     assert kinds(proto) == ["sum", "sum", "sum", ATTENTION, "sum"]
+
+
+@pytest.mark.parametrize("tail", ["y = MatMul(p, p)", "o = MatMul(p, v) y = Add(o, p)"])
+def test_weights_that_are_read_twice_stay_a_tensor(tail: str) -> None:
+    proto = model(
+        f"s = MatMul(q, k) p = Softmax(s) {tail}",
+        "float[9, 8] q, float[8, 9] k, float[9, 9] v",
+        "float[9, 9] y",
+    )
+    assert ATTENTION not in kinds(proto)
+
+
+def hoisted(text: str) -> int:
+    """The nodes of a small product of x and w, 5 x 8 and 8 x 5, with something in front."""
+    return len(graph_of(model(text, "float[5, 8] x, float[8, 5] w", "float[5, 5] y")).nodes)
+
+
+def test_scales_go_behind_a_product_only_where_that_is_the_same() -> None:
+    def scaled(value: str, rest: str) -> str:
+        return f"c = Constant<value_float={value}>() a = Mul(x, c) {rest}"
+
+    product = "y = MatMul(a, w)"
+    assert hoisted(scaled("0.125", product)) == 1
+    assert hoisted(scaled("1e30", product)) == 2  # a sum might leave the range of numbers
+    assert hoisted(scaled("1e-30", product)) == 2
+    squared = scaled("0.5", "t = Transpose<perm=[1, 0]>(a) y = MatMul(a, t)")
+    proto = model(squared, "float[5, 8] x", "float[5, 5] y")
+    feeds = inputs_of(proto)
+    graph = graph_of(proto)
+    known = {**graph.constants, **feeds}
+    for node in graph.nodes:
+        given = [known[name] for name in node.inputs]
+        known[node.outputs[0]] = interpret.run(computation_of(node), given)
+    assert share(known["y"], reference(proto, feeds)[0]) < 1e-5
+
+
+def test_a_scale_of_both_factors_counts_twice() -> None:
+    proto = model(
+        "c = Constant<value_float=0.5>() a = Mul(x, c) y = MatMul(a, a)",
+        "float[8] x",
+        "float y",
+    )
+    feeds, graph = inputs_of(proto), graph_of(proto)
+    known = {**graph.constants, **feeds}
+    for node in graph.nodes:
+        given = [known[name] for name in node.inputs]
+        known[node.outputs[0]] = interpret.run(computation_of(node), given)
+    assert share(known["y"], reference(proto, feeds)[0]) < 1e-5

@@ -187,3 +187,29 @@ def test_products_that_meet_in_no_state_stay_apart() -> None:
     for name in "kl":
         model.graph.initializer.append(numpy_helper.from_array(np.eye(8, dtype=np.float32), name))
     assert len(optimise(import_model(model)).nodes) == 4
+
+
+def test_gates_that_are_mixed_in_any_order_stay_in_order() -> None:
+    """Products in an order of their own, whose maps meet late."""
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]>\n'
+        "g (float[1, 8] x) => (float[1, 8] r, float[1, 8] m1, float[1, 8] m3, float[1, 8] m4)"
+        "{ a = MatMul(x, w1) r = Sigmoid(a) b = MatMul(x, w2) b2 = Sigmoid(b) c = MatMul(x, w3)"
+        " m1 = Mul(a, c) d = MatMul(x, w4) m3 = Mul(d, m1) m4 = Mul(d, b2) }"
+    )
+    model = onnx.parser.parse_model(text)
+    random = np.random.default_rng(4)
+    for name in ("w1", "w2", "w3", "w4"):
+        weight = random.standard_normal((8, 8)).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, name))
+    graph, feeds = optimise(import_model(model)), fed(model)
+    known = {**graph.constants, **feeds}
+    for node in graph.nodes:
+        known[node.outputs[0]] = interpret.run(
+            computation_of(node), [known[tensor] for tensor in node.inputs]
+        )
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    for name, expected in zip(["r", "m1", "m3", "m4"], session.run(None, feeds), strict=True):
+        np.testing.assert_allclose(known[name], expected, atol=1e-5)
