@@ -105,6 +105,7 @@ def _kind(node: Node, graph: Graph) -> Hashable | None:
         node.inputs[rows.slot],
         rows.indices,
         rows.shape,
+        rows.fill,
         weights.indices,
         weights.shape,
         *made.axes,
@@ -165,7 +166,7 @@ class _Merging:
         return [merged, *(_view(gate, number, tensor) for number, gate in enumerate(nodes))]
 
     def _joined(self, names: Sequence[str], along: int) -> str:
-        name = "#".join(names)
+        name = f"{'#'.join(names)}#{along}"
         if name not in self.constants:
             parts = [self.graph.constants[part] for part in names]
             self.constants[name] = np.concatenate(parts, axis=along)
