@@ -192,6 +192,14 @@ class Graph:
         """The node that makes each tensor."""
         return {output: node for node in self.nodes for output in node.outputs}
 
+    def levels(self) -> dict[str, int]:
+        """How many nodes have to run one after the other until each tensor is there."""
+        found: dict[str, int] = {}
+        for node in self.nodes:
+            level = 1 + max((found.get(name, 0) for name in node.inputs), default=0)
+            found.update(dict.fromkeys(node.outputs, level))
+        return found
+
     def consumers(self) -> dict[str, list[Node]]:
         """The nodes that read each tensor, a node once per tensor; also those of unknown type."""
         readers: dict[str, list[Node]] = {name: [] for name in self.tensors}

@@ -6,16 +6,17 @@ The order, and why:
    nodes.
 2. ``express``: from here on a node is what it computes.
 3. ``fold_constants``: what weights alone decide is decided now.
-4. ``assign_layouts`` before fusion, because a view that is cheap in one layout is not in another.
+4. ``merge_gates`` while the products of gates have no ends yet. ``assign_layouts`` before fusion,
+   because a view that is cheap in one layout is not in another.
 5. ``absorb_finishes`` (pointwise tails into products) before ``inline_maps`` (movement and
-pointwise into their
-   readers): a bias belongs into the product, not into the transpose behind it. Then both again, for
-   what the first round set free.
+   pointwise into their readers): a bias belongs into the product, not into the transpose behind
+   it. Then both again, for what the first round set free.
 6. ``hoist_scales`` when only the scale is left between a product and what it reads.
 7. ``fuse_rows`` when a reduction and its readers stand alone, and ``inline_maps`` for what rows
    read then.
-8. ``fuse_attention`` when scores and weights have their pointwise ends.
-9. ``drop_dead`` behind each of them.
+8. ``fuse_attention`` when scores and weights have their pointwise ends, and ``fuse_cells`` when
+   gates and states are whole.
+9. ``drop_dead`` behind each of them; last ``fold_the_rest``, for weights that nobody reads narrow.
 """
 
 from __future__ import annotations

@@ -93,8 +93,6 @@ def take_apart(placed: Placed) -> Heads | None:
     if len(columns) != 1 or len(depths) != 1 or len(computation.reduction) != 1:
         return None
     (column,), (depth,), (key,) = columns, depths, computation.reduction
-    if max(column.size, depth.size) > _DEEPEST:
-        return None
     found = placed.computation
     assert found.scores is not None
     factors = _factors(found.scores.value)
@@ -103,6 +101,8 @@ def take_apart(placed: Placed) -> Heads | None:
         return None
     queries, keys = factors
     if queries.dtype is not keys.dtype or keys.dtype is not values.dtype:
+        return None
+    if max(column.size, depth.size) * keys.dtype.itemsize > _MOST_BYTES_OF_A_ROW:
         return None
     of_queries, of_keys = _rows(placed, queries, depth), _rows(placed, keys, depth)
     of_values = _rows(placed, values, column)
@@ -169,10 +169,11 @@ _BLOCKS_ON_A_CORE = (64, 32, 16)
 _MOST_KEYS_ON_A_CORE = 256
 _FEW_KEYS_ON_A_CORE = 128  # as in attention_host.cuh
 _PITCH_ON_A_CORE = 400  # as in contract_host.cuh
-_DEEPEST = 256  # of a query and a key, and the widest value
+# Bytes of a query, a key or a value: of longer ones no block fits the smaller devices.
+_MOST_BYTES_OF_A_ROW = 512
 
 
-def tiles_of(heads: Heads, target: Target, math: Math) -> list[Tile]:
+def tiles_of(heads: Heads, target: Target, how: Math) -> list[Tile]:
     """Every way that makes sense, the largest first."""
     if target.is_host:
         keys = min(-(-heads.key.size // PANEL) * PANEL, _MOST_KEYS_ON_A_CORE)
@@ -182,18 +183,18 @@ def tiles_of(heads: Heads, target: Target, math: Math) -> list[Tile]:
             for queries in _BLOCKS_ON_A_CORE
             if queries < 2 * heads.m or queries == _BLOCKS_ON_A_CORE[-1]
         ]
-    found = [_tile(heads, *block, target.threads // 32, math) for block in BLOCKS]
+    found = [_tile(heads, *block, target.threads // 32, how) for block in BLOCKS]
     made = [tile for tile in found if tile is not None]
     sensible = [tile for tile in made if tile.queries < 2 * heads.m]
     return sensible or made[-1:]
 
 
-def _tile(heads: Heads, queries: int, keys: int, warps: int, math: Math) -> Tile | None:
-    across = 32 if math is PLAIN else math.warp_n  # columns of sums that a warp makes at once
-    scores = _shared(warps, queries // math.warp_m, keys // math.warp_n)
+def _tile(heads: Heads, queries: int, keys: int, warps: int, how: Math) -> Tile | None:
+    across = 32 if how is PLAIN else how.warp_n  # columns of sums that a warp makes at once
+    scores = _shared(warps, queries // how.warp_m, keys // how.warp_n)
     sums = [
         (-(-heads.column.size // (across * n)) * across * n, abs(m - n), m, n)
-        for m, n in _shared(warps, queries // math.warp_m, warps)
+        for m, n in _shared(warps, queries // how.warp_m, warps)
     ]
     if not scores or not sums:
         return None
@@ -213,19 +214,19 @@ def candidates(placed: Placed, target: Target) -> tuple[Candidate, ...]:
     assert heads is not None
     if heads.is_few and not target.is_host:
         return (_few(heads, target),)
-    math = math_for(heads.dtype, target)
-    return tuple(_candidate(heads, tile, math, target) for tile in tiles_of(heads, target, math))
+    how = math_for(heads.dtype, target)
+    return tuple(_candidate(heads, tile, how, target) for tile in tiles_of(heads, target, how))
 
 
-def _candidate(heads: Heads, tile: Tile, math: Math, target: Target) -> Candidate:
+def _candidate(heads: Heads, tile: Tile, how: Math, target: Target) -> Candidate:
     arena = 0 if target.is_host else _arena_bytes(heads, tile)
     host = _host_arena_bytes(heads, tile.queries, tile.keys)
     registers = 84 + 7 * tile.queries * (tile.keys + tile.out) // (4 * target.threads)
-    rate = _efficiency(tile) * target.speedup(math.factors)
+    rate = _efficiency(tile) * target.speedup(how.factors)
     cost = _cost(heads, tile.queries, tile.out, rate)
     call = [
         f"using tile = {tile.template()};",
-        f"rf_attend<heads, tile, {math.text}>(",
+        f"rf_attend<heads, tile, {how.text}>(",
         "    arena, tile_m,",
     ]
     what = f"tiles of {tile.queries} queries by {tile.keys} keys"

@@ -298,6 +298,19 @@ def _without_empty_fold(computation: Computation) -> Computation:
     return Computation(computation.axes, value)
 
 
+def slot_for(name: str, inputs: list[str]) -> int:
+    """The slot that a tensor has among the inputs of a node; it is added if it is not there."""
+    if name not in inputs:
+        inputs.append(name)
+    return inputs.index(name)
+
+
+def adopted(load: terms.Load, of: Node, inputs: list[str]) -> terms.Load:
+    """A node's load as another one makes it, which has these inputs."""
+    slot = slot_for(of.inputs[load.slot], inputs)
+    return terms.load(slot, load.indices, load.shape, load.dtype, load.fill)
+
+
 def renumber(computation: Computation, slots: dict[int, int]) -> Computation:
     """The same computation with its inputs in other slots."""
     if all(old == new for old, new in slots.items()):

@@ -114,7 +114,7 @@ def inlined(consumer: Node, producer: Node) -> Node:
     slot = consumer.inputs.index(producer.outputs[0])
     made = computation_of(producer)
     inputs = list(consumer.inputs)
-    places = {old: _slot_for(inputs, name) for old, name in enumerate(producer.inputs)}
+    places = {old: comp.slot_for(name, inputs) for old, name in enumerate(producer.inputs)}
     value = comp.renumber(made, places).value
 
     def change(load: Load) -> Expr:
@@ -167,12 +167,6 @@ def _guarded(value: Expr) -> Expr:
         return terms.load(load.slot, load.indices, load.shape, load.dtype, fill=0)
 
     return terms.rewrite(value, loads=change)
-
-
-def _slot_for(inputs: list[str], name: str) -> int:
-    if name not in inputs:
-        inputs.append(name)
-    return inputs.index(name)
 
 
 def _joined(
@@ -244,7 +238,9 @@ def _finished(producer: Node, reader: Node, there: tuple[Var | None, ...]) -> No
     used = computation_of(reader)
     slot = reader.inputs.index(producer.outputs[0])
     inputs = list(producer.inputs)
-    places = {old: _slot_for(inputs, name) for old, name in enumerate(reader.inputs) if old != slot}
+    places = {
+        old: comp.slot_for(name, inputs) for old, name in enumerate(reader.inputs) if old != slot
+    }
 
     def change(load: Load) -> Expr:
         if load.slot == slot:

@@ -120,17 +120,8 @@ def _is_stored_only(result: Expr) -> bool:
 
 def _moved(softmax: Node, inputs: list[str], places: dict[Var, ix.Index]) -> Expr:
     """What the softmax is taken of, at the places of the product's axes; its inputs are added."""
-    return terms.rewrite(
-        computation_of(softmax).value, places, lambda load: _renamed(load, softmax, inputs)
-    )
-
-
-def _renamed(load: Load, of: Node, inputs: list[str]) -> Load:
-    """The same load with the slot that the name has, or gets, among ``inputs``."""
-    name = of.inputs[load.slot]
-    if name not in inputs:
-        inputs.append(name)
-    return terms.load(inputs.index(name), load.indices, load.shape, load.dtype, load.fill)
+    value = computation_of(softmax).value
+    return terms.rewrite(value, places, lambda load: comp.adopted(load, softmax, inputs))
 
 
 def _scores(product: Node, inputs: list[str], row: Expr, score: Load) -> Scores:
@@ -140,7 +131,7 @@ def _scores(product: Node, inputs: list[str], row: Expr, score: Load) -> Scores:
     places |= {var: ix.of(new) for var, new in fresh.items()}
 
     def here(expr: Expr) -> Expr:
-        return terms.rewrite(expr, places, lambda load: _renamed(load, product, inputs))
+        return terms.rewrite(expr, places, lambda load: comp.adopted(load, product, inputs))
 
     result = here(made.result)
     finish = terms.rewrite(row, loads=lambda load: result if load is score else load)

@@ -50,19 +50,12 @@ def fuse_cells(graph: Graph) -> Graph:
     return min((_with_cells(graph, order, readers) for order in orders), key=_depth)
 
 
-def _levels(graph: Graph) -> dict[str, int]:
-    levels: dict[str, int] = {}
-    for node in graph.nodes:
-        levels[node.outputs[0]] = 1 + max((levels.get(name, 0) for name in node.inputs), default=0)
-    return levels
-
-
 def _depth(graph: Graph) -> int:
-    return max(_levels(graph).values(), default=0)
+    return max(graph.levels().values(), default=0)
 
 
 def _latest_first(graph: Graph) -> list[Node]:
-    levels = _levels(graph)
+    levels = graph.levels()
     return sorted(graph.nodes, key=lambda node: -levels[node.outputs[0]])
 
 
@@ -183,7 +176,6 @@ class _Gates:
         self._columns = roles.columns[0]
         self._width = axes[-1].size
         self._part = Var("part", max(1, self._columns.size // self._width))
-        self._rows = roles.rows
         self._place: tuple[Index, ...] | None = None
 
     def result_of(self, reader: Node, inputs: list[str], before: Mapping[str, Expr]) -> Expr | None:
@@ -201,7 +193,7 @@ class _Gates:
             elif name in before:
                 value = before[name] if load.indices == comp.positions(self._axes) else None
             else:
-                value = _renamed(load, name, inputs)
+                value = comp.adopted(load, reader, inputs)
             if value is None:
                 return None
             places[load] = value
@@ -220,8 +212,7 @@ class _Gates:
         at = dict(zip(self._made.axes, load.indices, strict=True))
         number = column.const // self._width
         result = terms.rewrite(self._made.result, at, filled=Cell.sum(number))
-        names = self._node.inputs
-        return terms.rewrite(result, loads=lambda inner: _renamed(inner, names[inner.slot], inputs))
+        return terms.rewrite(result, loads=lambda end: comp.adopted(end, self._node, inputs))
 
     def _are_rows(self, rows: tuple[Index, ...]) -> bool:
         """Whether every row of the product is one of the states, in order."""
@@ -244,10 +235,3 @@ class _Gates:
             roles=Roles((), rows, (self._axes[-1],)),
             cell=Cell(self._part, results),
         )
-
-
-def _renamed(load: Load, name: str, inputs: list[str]) -> Load:
-    """The same load with the slot that the name has, or gets, among ``inputs``."""
-    if name not in inputs:
-        inputs.append(name)
-    return terms.load(inputs.index(name), load.indices, load.shape, load.dtype, load.fill)

@@ -93,7 +93,7 @@ def _merged(reader: Node, producer: Node, only_reader: bool, last: Var | None) -
     used = rows.as_row(used) if used.is_row else used
     inputs = list(reader.inputs)
     slot = inputs.index(producer.outputs[0])
-    places = {old: _slot_for(inputs, name) for old, name in enumerate(producer.inputs)}
+    places = {old: comp.slot_for(name, inputs) for old, name in enumerate(producer.inputs)}
     read = _Read.of(used, slot)
     if read is None or last not in read.along:
         return None
@@ -215,12 +215,6 @@ def _without_repeats(row: Computation) -> Computation:
             folds.append(Fold(f"s{len(folds)}", fold.kind, value))
         places[fold.known] = kept[fold.kind, value]
     return replace(row, folds=tuple(folds), value=terms.rewrite(row.value, parts=places))
-
-
-def _slot_for(inputs: list[str], name: str) -> int:
-    if name not in inputs:
-        inputs.append(name)
-    return inputs.index(name)
 
 
 def _size(axes: Sequence[Var]) -> int:

@@ -62,13 +62,6 @@ def _level(node: Node, levels: Mapping[str, int]) -> int:
     return 1 + max((levels.get(name, 0) for name in node.inputs), default=0)
 
 
-def _levels(graph: Graph) -> Levels:
-    levels: Levels = {}
-    for node in graph.nodes:
-        levels[node.outputs[0]] = _level(node, levels)
-    return levels
-
-
 def _critical(graph: Graph, levels: Levels) -> set[str]:
     """The outputs of the nodes on a longest path."""
     latest = dict.fromkeys(levels, max(levels.values(), default=0))
@@ -80,7 +73,7 @@ def _critical(graph: Graph, levels: Levels) -> set[str]:
 
 
 def _release(graph: Graph) -> Graph:
-    levels = _levels(graph)
+    levels = graph.levels()
     critical = _critical(graph, levels)
     nodes: list[Node] = []
     tensors = dict(graph.tensors)
@@ -147,7 +140,7 @@ def _before(finish: Expr, late: set[int]) -> Expr:
 
 def _recompute(graph: Graph, grown: set[str]) -> Graph:
     nodes = {node.outputs[0]: node for node in graph.nodes}
-    critical = _critical(graph, _levels(graph))
+    critical = _critical(graph, graph.levels())
     levels: Levels = {}
     changed = False
     for node in graph.nodes:

@@ -21,6 +21,7 @@ import click
 
 from ramforge.compiler.errors import ArtifactError
 from ramforge.compiler.version import VERSION
+from ramforge.runtime.bench import networks
 from ramforge.runtime.bench.floors_child import PRECISIONS, TARGET, Figures
 from ramforge.runtime.bench.zoo_child import size_of
 from ramforge.runtime.tables import Table
@@ -175,11 +176,9 @@ def main(names: tuple[str, ...], data: Path, text: Path, small: bool) -> None:
     """Plan the networks with these NAMES, or all; the files are written after each of them."""
     from ramforge.zoo import ZOO
 
-    unknown = sorted(set(names) - ZOO.keys())
-    if unknown:
-        raise click.UsageError(f"unknown networks: {', '.join(unknown)}; see: ramforge zoo list")
+    asked = networks.chosen(names)
     known = {row.network: row for row in read(data).rows} if data.exists() else {}
-    for name in names or ZOO:
+    for name in asked:
         known[name] = row = measure(name, small)
         document = Document(VERSION, TARGET, tuple(known[each] for each in ZOO if each in known))
         write(document, data, text)

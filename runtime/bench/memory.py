@@ -24,6 +24,7 @@ import click
 from ramforge.compiler.errors import EXIT_CHECK, ArtifactError
 from ramforge.compiler.schedule import AUTO, POLICIES
 from ramforge.compiler.version import VERSION
+from ramforge.runtime.bench import networks
 from ramforge.runtime.bench.memory_child import TARGETS, Binary, Workspace
 from ramforge.runtime.tables import Table
 
@@ -200,18 +201,16 @@ def main(names: tuple[str, ...], data: Path, text: Path, small: bool) -> None:
     """Measure the networks with these NAMES, or all; the files are written after each of them."""
     from ramforge.zoo import ZOO
 
-    unknown = sorted(set(names) - ZOO.keys())
-    if unknown:
-        raise click.UsageError(f"unknown networks: {', '.join(unknown)}; see: ramforge zoo list")
+    asked = networks.chosen(names)
     known = {row.network: row for row in read(data).rows} if data.exists() else {}
     document = Document(VERSION, ())
-    for name in names or ZOO:
+    for name in asked:
         known[name] = row = measure(name, small)
         document = replace(document, rows=tuple(known[each] for each in ZOO if each in known))
         write(document, data, text)
         click.echo(f"{name}: {row.problem or _summary(row)}")
     click.echo("\n\n".join(table.plain() for table in tables(document)))
-    if not all(known[name].ok for name in names or ZOO):
+    if not all(known[name].ok for name in asked):
         raise SystemExit(EXIT_CHECK)
 
 

@@ -23,6 +23,7 @@ import click
 
 from ramforge.compiler.errors import EXIT_CHECK, ArtifactError
 from ramforge.compiler.version import VERSION
+from ramforge.runtime.bench import networks
 from ramforge.runtime.bench.zoo_child import Figures
 from ramforge.runtime.tables import Table
 
@@ -261,12 +262,8 @@ def main(
     names: tuple[str, ...], out: Path, threads: int, rounds: int, small: bool, page_only: bool
 ) -> None:
     """Measure the networks with these NAMES, or all, and write docs/zoo.json and docs/ZOO.md."""
-    from ramforge.zoo import ZOO
-
-    unknown = sorted(set(names) - ZOO.keys())
-    if unknown:
-        raise click.UsageError(f"unknown networks: {', '.join(unknown)}; see: ramforge zoo list")
-    chosen = () if page_only else names or tuple(ZOO)
+    asked = networks.chosen(names)
+    chosen = () if page_only else asked
     document = renew(chosen, out, threads, rounds, small, click.echo)
     if not all(row.ok for row in document.rows if row.name in chosen):
         raise SystemExit(EXIT_CHECK)

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ramforge.codegen import artifact as artifacts
-from ramforge.compiler.device import Target, find_target
+from ramforge.compiler.device import Target, find_target, targets
 from ramforge.compiler.expressions import interpret
 from ramforge.compiler.expressions.computation import ATTENTION, computation_of
 from ramforge.compiler.frontend import import_model
@@ -341,3 +341,18 @@ def test_a_scale_of_both_factors_counts_twice() -> None:
         given = [known[name] for name in node.inputs]
         known[node.outputs[0]] = interpret.run(computation_of(node), given)
     assert share(known["y"], reference(proto, feeds)[0]) < 1e-5
+
+
+GPUS = [target.name for target in targets() if not target.is_host]
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_heads_of_every_size_fit_every_device(name: str) -> None:
+    """Those that take more than 512 bytes stay three nodes."""
+    for depth, precision in ((128, "fp32"), (128, "tf32"), (128, "fp16"), (256, "fp32")):
+        for queries in (1, 64):
+            proto = sized(2, queries, 300, depth, depth, False, False)
+            target = find_target(name).with_precision(precision)
+            program = compile_graph(import_model(proto), target)
+            families = {operator.variant.body.family for operator in program.operators}
+            assert ("attention" in families) == (depth == 128)

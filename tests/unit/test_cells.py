@@ -22,8 +22,10 @@ from ramforge.compiler.expressions import interpret
 from ramforge.compiler.expressions.computation import CELL, computation_of
 from ramforge.compiler.frontend import import_model
 from ramforge.compiler.ir import Graph
+from ramforge.compiler.passes.merge_gates import MOST_ROWS
 from ramforge.compiler.pipeline import compile_graph, optimise
 from ramforge.compiler.rprogram import Candidate
+from ramforge.kernels.tiles import MOST_FEW_ROWS
 from ramforge.runtime.drivers.emulated import EmulatedDriver, Settings
 from ramforge.runtime.drivers.emulator import Order
 from ramforge.runtime.session import Session
@@ -171,10 +173,11 @@ def test_gates_with_weights_of_their_own_are_one_product() -> None:
     kinds = [computation_of(node).kind for node in graph.nodes]
     assert kinds.count(CELL) == 2 * 5 - 1
     assert kinds.count("sum") == 2 * 5 - 1
-    levels: dict[str, int] = {}
-    for node in graph.nodes:
-        levels[node.outputs[0]] = 1 + max((levels.get(name, 0) for name in node.inputs), default=0)
-    assert max(levels.values()) == 8
+    assert max(graph.levels().values()) == 8
+
+
+def test_gates_are_merged_for_as_many_rows_as_cells_have() -> None:
+    assert MOST_ROWS == MOST_FEW_ROWS
 
 
 def test_products_that_meet_in_no_state_stay_apart() -> None:
